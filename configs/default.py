@@ -1,0 +1,103 @@
+"""Every option, with its unit and meaning. Other files change only what differs.
+
+    python -m furs_jax.main --config=configs/default.py --workdir=DIR
+
+searches a CIFAR ResNet-8 on scikit-learn's digits. Any field can be given on the command line, as
+in --config.train.epochs=20. Accuracy and time: not measured; configs/digits.py is the demo.
+"""
+
+import ml_collections
+from ml_collections import config_dict
+
+
+def training() -> ml_collections.ConfigDict:
+    """One training: the fields of `furs_jax.train.Recipe`."""
+    return ml_collections.ConfigDict(
+        dict(
+            epochs=200,
+            batch_size=128,  # images, over all devices
+            learning_rate=0.15,  # peak, for this batch size
+            end_learning_rate=1e-3,  # of the cosine
+            warmup_epochs=0.0,  # linear, from zero
+            momentum=0.9,
+            nesterov=False,
+            weight_decay=3e-4,  # L2, added to the gradient of every parameter
+            label_smoothing=0.0,  # share of the target spread over all classes
+            dropout=0.05,  # rate of SpatialDropout at the sites
+            dropout_by_epoch=True,  # grow the rate linearly with the epoch
+            dropout_by_depth=True,  # and with the site's depth
+            crop_margin=4,  # pixels of zero padding for random crops; 0: no crop
+            flip=True,  # random horizontal flips
+        )
+    )
+
+
+def get_config(argument: str = "") -> ml_collections.ConfigDict:
+    """The options; `argument` "smoke" (configs/x.py:smoke) gives a run of about a minute."""
+    config = ml_collections.ConfigDict()
+    config.seed = 0  # of everything but the data's splits
+    config.network = "resnet8_cifar"
+    config.width_multiplier = 1.0  # of the stem and all sites
+    # MACs of one image that the search may spend. None: those of the original network. Given, it
+    # sets the original's uniform width, and width_multiplier must stay 1.
+    config.flops_budget = config_dict.placeholder(float)
+    config.padding = "max"  # residual sums of unequal widths: "max" or "local"
+    config.dtype = "auto"  # of the computation: bfloat16 on TPU and GPU, float32 on CPU
+    config.cpu_devices = 0  # JAX devices on CPU; 0: one for each core, see README
+    config.eval_batch_size = 256  # images, over all devices; evaluation only
+    config.checkpoint_seconds = 10.0  # save after an epoch when the last save is so long ago
+
+    config.data = ml_collections.ConfigDict()
+    config.data.name = "digits"  # digits, idx:DIR, tfds:NAME or random:HxWxC:CLASSES:COUNT
+    config.data.dir = config_dict.placeholder(str)  # of TFDS; None: ~/tensorflow_datasets
+    config.data.search_fraction = 0.1  # of the training images, held out to measure FURs on
+    config.data.search_split = "stratified"  # random in equal class shares, or "last": the last
+    config.data.seed = 0  # of the stratified split
+
+    config.train = training()  # in each round
+
+    config.furs = ml_collections.ConfigDict()
+    config.furs.method = "dropout"
+    config.furs.metric = "loss"  # what FURs rank by: "loss" or "accuracy"
+    config.furs.base_drop_rate = 0.05  # mean rate; each site loses the same MACs
+    config.furs.draws = 5  # gates drawn for each image and site
+    config.furs.noise = "bernoulli"  # or "gaussian"
+    config.furs.images = 0  # of the search split to measure on, evenly spread; 0: all
+    config.furs.batch_size = 64  # images, over all devices; times draws and sites in memory
+
+    config.reallocate = ml_collections.ConfigDict()
+    config.reallocate.num_layers = 6  # K: sites widened, and as many narrowed, in a round
+    config.reallocate.num_layers_decay = 0.5  # K falls by so much every round
+    config.reallocate.step = 0.15  # of a site's original width that it changes by
+    config.reallocate.step_decay = 0.01  # less for each place in the ranking
+    config.reallocate.min_channels = 4
+    config.reallocate.channel_multiple = 1  # widths are multiples of it: 8 suits tensor cores
+
+    config.search = ml_collections.ConfigDict()
+    config.search.rounds = 10
+    config.search.select = "last"  # the vector after the last round, or "best": the trained one
+    #                                of the lowest search loss
+
+    config.final = ml_collections.ConfigDict()
+    config.final.seeds = 1  # trainings of the original and of the searched network
+    config.final.use_search_split = True  # train on the train and search splits together
+    config.final.train = training()
+    return adapt(config, argument)
+
+
+def adapt(config: ml_collections.ConfigDict, argument: str) -> ml_collections.ConfigDict:
+    """Applies a config file's argument.
+
+    Raises:
+      ValueError: the argument is neither empty nor "smoke".
+    """
+    if argument not in ("", "smoke"):
+        raise ValueError(f"unknown config argument {argument!r}; there is only 'smoke'")
+    if argument == "smoke":
+        config.search.rounds = 2
+        config.train.epochs = 2
+        config.final.train.epochs = 2
+        config.final.seeds = 2
+        config.furs.draws = 2
+        config.furs.images = 256
+    return config

@@ -1,0 +1,24 @@
+"""ResNet-14 of a quarter's width on scikit-learn's digits (8x8): the demo.
+
+python -m furs_jax.main --config=configs/digits.py --workdir=runs/digits
+
+"""
+
+from configs.default import adapt
+from configs.default import get_config as default
+
+
+def get_config(argument: str = ""):
+    config = default()
+    config.network = "resnet14_cifar"
+    config.width_multiplier = 0.5
+    config.data.search_fraction = 0.2
+    config.eval_batch_size = 128
+    for recipe in (config.train, config.final.train):
+        recipe.epochs = 10
+        recipe.batch_size = 64
+        recipe.crop_margin = 1
+        recipe.flip = False
+    config.final.train.epochs = 20
+    config.final.seeds = 3
+    return adapt(config, argument)

@@ -1,0 +1,1 @@
+"""Channel search by FLOPs utilisation ratios."""

@@ -1,0 +1,93 @@
+"""The three splits: train (weights), search (FURs), test (read once, at the end)."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from furs_jax.data.batches import Split
+from furs_jax.data.sources import load_images
+from furs_jax.errors import ConfigError, DataError
+
+SEARCH_SPLITS = ("stratified", "last")
+
+
+class Dataset(NamedTuple):
+    """A data set, split; train and search are disjoint parts of the source's training images."""
+
+    name: str
+    train: Split
+    search: Split
+    test: Split
+    num_classes: int
+    mean: tuple[float, ...]  # of each image channel over the training images, of 255
+    std: tuple[float, ...]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.train.images.shape[1:]
+
+    @property
+    def train_and_search(self) -> Split:
+        """All images that may be trained on, for the final training."""
+        return Split(*(np.concatenate(pair) for pair in zip(self.train, self.search, strict=True)))
+
+
+def load_dataset(
+    name: str,
+    search_fraction: float = 0.1,
+    search_split: str = "stratified",
+    seed: int = 0,
+    data_dir: str | None = None,
+) -> Dataset:
+    """Loads a data set and holds a search split out of its training images.
+
+    Args:
+      name, data_dir: as of `load_images`.
+      search_fraction: share of the training images that the search split gets.
+      search_split: "stratified" (random, equal shares of every class) or "last" (the last images
+        in the source's order, as the paper has it on CIFAR).
+      seed: of the stratified choice.
+
+    Raises:
+      DataError: see `load_images`, or too few images to split.
+      ConfigError: search_fraction or search_split is out of range.
+    """
+    if not 0 < search_fraction < 1:
+        raise ConfigError(f"data.search_fraction={search_fraction:g} must be between 0 and 1")
+    if search_split not in SEARCH_SPLITS:
+        raise ConfigError(f"data.search_split={search_split!r} must be one of {SEARCH_SPLITS}")
+    images = load_images(name, data_dir)
+    train, search = _hold_out(images.train, search_fraction, search_split, seed)
+    mean, std = _statistics(train.images)
+    return Dataset(name, train, search, images.test, images.num_classes, mean, std)
+
+
+def _hold_out(split: Split, fraction: float, how: str, seed: int) -> tuple[Split, Split]:
+    count = len(split.labels)
+    if how == "last":
+        boundary = count - round(fraction * count)
+        return Split(*(x[:boundary] for x in split)), Split(*(x[boundary:] for x in split))
+    from sklearn.model_selection import train_test_split
+
+    try:
+        train, search = train_test_split(
+            np.arange(count), test_size=fraction, stratify=split.labels, random_state=seed
+        )
+    except ValueError as error:
+        raise DataError(
+            f"data.search_fraction={fraction:g} of {count} images can't hold every class "
+            f"({error}); give a larger one, or data.search_split=last"
+        ) from error
+    return split.take(np.sort(train)), split.take(np.sort(search))
+
+
+def _statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each image channel, exact, in units of 1/255."""
+    values = np.arange(256)
+    means, stds = [], []
+    for channel in range(images.shape[-1]):
+        counts = np.bincount(images[..., channel].ravel(), minlength=256)
+        mean = np.average(values, weights=counts)
+        means.append(float(mean) / 255)
+        stds.append(max(float(np.sqrt(np.average((values - mean) ** 2, weights=counts))), 1) / 255)
+    return tuple(means), tuple(stds)

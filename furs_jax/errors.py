@@ -1,0 +1,25 @@
+"""The errors that a user can act on; `furs_jax.main` prints them as one line."""
+
+
+class FursError(Exception):
+    """Base class. The message says what is wrong and what to do about it."""
+
+
+class ConfigError(FursError, ValueError):
+    """An option has a value that can't work, alone or together with another option."""
+
+
+class DataError(FursError, ValueError):
+    """A data set is unknown, missing or damaged."""
+
+
+class BudgetError(FursError, ValueError):
+    """No channel vector meets the budget."""
+
+
+class WorkdirError(FursError, RuntimeError):
+    """The run's folder holds something else than this run."""
+
+
+class DivergedError(FursError, RuntimeError):
+    """The training loss stopped being finite."""

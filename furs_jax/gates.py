@@ -1,0 +1,65 @@
+"""Sites and gates: the one mechanism by which a network's channels are dropped, scored or masked.
+
+A *site* is the output of a searchable layer, after its BatchNorm and activation. `gates` is None
+(no gates) or a sequence with one multiplicative array per site, broadcastable to (N, H, W, C_l).
+A gate of zero is exactly the network without that channel.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+Gates = Sequence[jax.Array] | None
+
+NOISES = ("bernoulli", "gaussian")
+
+
+def gate(x: jax.Array, gates: Gates, site: int) -> jax.Array:
+    """Multiplies x, shape (N, H, W, C_l), by the gate of `site`; x itself where gates is None."""
+    return x if gates is None else x * gates[site].astype(x.dtype)
+
+
+def sample_noise(keys: jax.Array, channels: Sequence[int], noise: str = "bernoulli") -> jax.Array:
+    """Draws the random numbers behind dropout gates, independent of the rates.
+
+    Args:
+      keys: one PRNG key per image, shape (N,). Keys belong to images, not to batches or devices,
+        so that an image meets the same noise however the batch is split.
+      channels: widths of the sites.
+      noise: "bernoulli" (uniform numbers in [0, 1)) or "gaussian" (standard normal numbers).
+
+    Returns:
+      float32, shape (N, sum(channels)).
+    """
+    draw = {"bernoulli": jax.random.uniform, "gaussian": jax.random.normal}[noise]
+    return jax.vmap(lambda key: draw(key, (sum(channels),), jnp.float32))(keys)
+
+
+def dropout_gates(
+    sample: jax.Array, rates: jax.Array, channels: Sequence[int], noise: str = "bernoulli"
+) -> tuple[jax.Array, ...]:
+    """SpatialDropout gates (Tompson et al., CVPR 2015), mean one, whole channels at a time.
+
+    Bernoulli(1 - p_l) / (1 - p_l), or Gaussian N(1, p_l / (1 - p_l)), which has the same variance
+    (Srivastava et al., JMLR 2014, section 10). A rate of zero gives gates of exactly one.
+
+    Args:
+      sample: from `sample_noise`, shape (N, sum(channels)).
+      rates: drop rates p_l in [0, 1), shape (L,).
+      channels: widths of the sites.
+      noise: as given to `sample_noise`.
+
+    Returns:
+      One float32 array per site, shape (N, 1, 1, C_l).
+    """
+    offsets = [sum(channels[:site]) for site in range(1, len(channels))]
+    gates = []
+    for site, part in enumerate(jnp.split(sample, offsets, axis=1)):
+        rate = rates[site]
+        if noise == "bernoulli":
+            value = jnp.where(part >= rate, 1.0 / (1.0 - rate), 0.0)
+        else:
+            value = 1.0 + part * jnp.sqrt(rate / (1.0 - rate))
+        gates.append(value[:, None, None, :])
+    return tuple(gates)

@@ -1,0 +1,79 @@
+"""What the network families share: convolutions, their layer table, residual sums."""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from furs_jax.resources import Layer
+
+PADDINGS = ("max", "local")
+
+
+class Conv(NamedTuple):
+    """A convolution with BatchNorm, as a network's plan names it."""
+
+    name: str
+    inputs: int
+    outputs: int
+    kernel: int = 3
+    stride: int = 1
+    site: int | None = None
+
+    def layer(self, size: tuple[int, int]) -> Layer:
+        """Its row of the layer table, for an input of `size` (height, width)."""
+        height, width = downsample(size, self.stride)
+        return Layer(self.name, self.kernel, self.inputs, self.outputs, height, width, self.site)
+
+
+def downsample(size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """Height and width after a layer of odd kernel, padded by half of it, with `stride`."""
+    return -(-size[0] // stride), -(-size[1] // stride)
+
+
+class ConvBatchNorm(nn.Module):
+    """Convolution without bias, then BatchNorm with statistics averaged over `axis_name`."""
+
+    conv: Conv
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """x of shape (N, H, W, inputs) to (N, H/stride, W/stride, outputs), dtype `dtype`."""
+        conv = self.conv
+        x = nn.Conv(
+            conv.outputs,
+            (conv.kernel, conv.kernel),
+            strides=conv.stride,
+            # As in PyTorch, and unlike "SAME" at stride 2: the same on both sides.
+            padding=(conv.kernel - 1) // 2,
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+            name="conv",
+        )(x)
+        return nn.BatchNorm(
+            use_running_average=not train,
+            momentum=self.momentum,
+            epsilon=self.epsilon,
+            dtype=self.dtype,
+            axis_name=self.axis_name,
+            name="bn",
+        )(x)
+
+
+def fit_width(x: jax.Array, width: int) -> jax.Array:
+    """Pads x with zero channels, or cuts it, in front: the last channels stay aligned."""
+    missing = width - x.shape[-1]
+    if missing < 0:
+        return x[..., -missing:]
+    return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (missing, 0)))
+
+
+def average_pool(x: jax.Array) -> jax.Array:
+    """2x2 average pooling; an odd last row or column is averaged alone."""
+    return nn.avg_pool(x, (2, 2), (2, 2), "SAME", count_include_pad=False)

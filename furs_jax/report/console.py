@@ -1,0 +1,64 @@
+"""What a run prints: header, progress, a line for each round, the comparison."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tqdm import tqdm
+
+from furs_jax.data.batches import steps_per_epoch
+from furs_jax.report.tables import network_table, result_table, round_line
+from furs_jax.train import Task, Trainer
+from furs_jax.workdir import Workdir
+
+Record = dict[str, Any]
+
+
+class Console:
+    """Prints to standard output; progress bars go to standard error where that is a terminal."""
+
+    def __init__(self, quiet: bool = False):
+        self.quiet = quiet
+
+    def print(self, text: str) -> None:
+        if not self.quiet:
+            tqdm.write(text)
+            sys.stdout.flush()
+
+    def header(self, folder: Workdir, task: Task, budget: int) -> None:
+        """Devices, data and the original network."""
+        data, device = task.dataset, task.devices[0]
+        shape = "x".join(map(str, data.image_shape))
+        self.print(
+            f"devices  {len(task.devices)} x {device.device_kind} ({device.platform}), "
+            f"{task.dtype}\n"
+            f"data     {data.name}: {shape}, {data.num_classes} classes; "
+            f"train {len(data.train.labels):,}, search {len(data.search.labels):,}, "
+            f"test {len(data.test.labels):,} images\n"
+            f"network  {task.net.name}, {len(task.net.channels)} sites, "
+            f"budget {budget:,} MACs\n"
+            f"workdir  {folder.path}\n\n"
+            f"{network_table(task.net, task.net.channels)}\n"
+        )
+
+    def round(self, record: Record, rounds: int) -> None:
+        self.print(round_line(record, rounds))
+
+    def final(self, title: str, scores: dict[str, float]) -> None:
+        self.print(
+            f"{title}  top-1 {100 * scores['top1']:.2f}%  top-5 {100 * scores['top5']:.2f}%  "
+            "(test split)"
+        )
+
+    def finished(self, folder: Workdir, result: Record) -> None:
+        self.print(f"\n{result_table(result)}\n{folder.result}")
+
+    @contextmanager
+    def progress(self, title: str, trainer: Trainer) -> Iterator[Callable[[int], None]]:
+        """A bar over one training's steps, with the time left; yields its update function."""
+        total = trainer.recipe.epochs * steps_per_epoch(trainer.split, trainer.recipe.batch_size)
+        # disable=None: not where standard error is a file.
+        hide = True if self.quiet else None
+        with tqdm(total=total, desc=title, unit="step", leave=False, disable=hide) as bar:
+            yield lambda step: bar.update(step - bar.n)

@@ -1,0 +1,94 @@
+"""Plain-text tables of networks, rounds and results."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from furs_jax.networks import Network
+from furs_jax.report.statistics import Interval
+
+Record = dict[str, Any]
+
+
+def format_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Columns aligned: the first to the left, the others to the right."""
+    cells = [list(map(str, header)), *(list(map(str, row)) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+
+    def line(row: list[str]) -> str:
+        first, *others = (
+            cell.rjust(width) if place else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        return "  ".join([first, *others]).rstrip()
+
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    return "\n".join([line(cells[0]), rule, *map(line, cells[1:])])
+
+
+def network_table(net: Network, channels: Sequence[int]) -> str:
+    """The network's layers: where the sites are and what each layer costs."""
+    layers = net.layers(channels)
+    total = sum(layer.macs for layer in layers)
+    rows = [
+        (
+            layer.name,
+            "" if layer.site is None else layer.site,
+            f"{layer.kernel}x{layer.kernel}",
+            layer.inputs,
+            layer.outputs,
+            f"{layer.height}x{layer.width}",
+            f"{layer.macs:,}",
+            f"{100 * layer.macs / total:.1f}%",
+            f"{layer.params:,}",
+        )
+        for layer in layers
+    ]
+    params = sum(layer.params for layer in layers)
+    rows.append(("total", "", "", "", "", "", f"{total:,}", "100.0%", f"{params:,}"))
+    header = ("layer", "site", "kernel", "in", "out", "output", "MACs", "share", "params")
+    return format_table(header, rows)
+
+
+def round_line(record: Record, rounds: int) -> str:
+    """One round in one line."""
+    seconds = record["seconds"]
+    changed = " ".join(
+        f"{sign}{','.join(map(str, sites))}"
+        for sign, sites in (("+", record["increased"]), ("-", record["decreased"]))
+        if sites
+    )
+    return (
+        f"round {record['round'] + 1}/{rounds}  {record['macs']:,} MACs  "
+        f"train loss {record['train_loss']:.4f}  search loss {record['search_loss']:.4f}  "
+        f"search accuracy {100 * record['search_accuracy']:.2f}%  "
+        f"sites {changed or 'unchanged'}  "
+        f"[train {seconds['train']:.0f}s, FURs {seconds['furs']:.0f}s, "
+        f"compile {seconds['compile']:.0f}s]"
+    )
+
+
+def result_table(result: Record) -> str:
+    """Original against searched, with their difference and its interval."""
+    rows = []
+    for name in ("original", "searched"):
+        network = result[name]
+        macs, params = network["macs"], network["params"]
+        scores = (Interval(*network[key]).format() for key in ("top1", "top5"))
+        rows.append((name, f"{macs:,}", f"{params:,}", *scores))
+    difference = result["difference"]
+    rows.append(
+        ("difference", "", "", *(Interval(*difference[k]).format(sign=True) for k in difference))
+    )
+    seeds = len(result["original"]["seeds"])
+    return "\n".join(
+        [
+            format_table(("network", "MACs", "params", "top-1 %", "top-5 %"), rows),
+            f"test split, {seeds} seed{'s' if seeds > 1 else ''} each; "
+            + ("± is a 95 % confidence interval" if seeds > 1 else "one seed gives no interval")
+            + f"; budget {result['budget']:,} MACs",
+            *(
+                f"{name:8}  channels {' '.join(map(str, result[name]['channels']))}"
+                for name in ("original", "searched")
+            ),
+        ]
+    )

@@ -1,0 +1,269 @@
+"""One network, from its initial weights to trained ones; resumable after every epoch."""
+
+import collections
+import contextlib
+import dataclasses
+import math
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from furs_jax.checkpoint import Checkpoints
+from furs_jax.data import Dataset, Split, evaluation_batches, training_batch
+from furs_jax.data.augment import normalise
+from furs_jax.data.batches import steps_per_epoch
+from furs_jax.errors import ConfigError, DivergedError
+from furs_jax.networks import Network
+from furs_jax.step import (
+    AXIS,
+    Augmentation,
+    TrainState,
+    Variables,
+    check_batch_size,
+    data_parallel,
+    make_eval_step,
+    make_train_step,
+    shard,
+)
+
+Record = dict[str, Any]
+
+# Steps whose metrics may be outstanding: enough to keep a device busy, few enough that a NaN is
+# noticed at once and that queued batches take little memory.
+_IN_FLIGHT = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a network is trained. configs/default.py explains the fields and gives their units."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    end_learning_rate: float
+    warmup_epochs: float
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+    label_smoothing: float
+    dropout: float
+    dropout_by_epoch: bool
+    dropout_by_depth: bool
+    crop_margin: int
+    flip: bool
+
+    def check(self, option: str, split: Split, devices: int) -> None:
+        """Raises ConfigError where the recipe can't train on `split`; `option` names it."""
+        check_batch_size(f"{option}.batch_size", self.batch_size, devices)
+        if self.epochs < 1:
+            raise ConfigError(f"{option}.epochs={self.epochs} must be at least 1")
+        if self.batch_size > len(split.labels):
+            raise ConfigError(
+                f"{option}.batch_size={self.batch_size} is more than the {len(split.labels)} "
+                "training images"
+            )
+        if not 0 <= self.dropout < 1 or not 0 <= self.label_smoothing < 1:
+            raise ConfigError(f"{option}.dropout and .label_smoothing must be in [0, 1)")
+        if not self.learning_rate > 0 or not 0 <= self.warmup_epochs < self.epochs:
+            raise ConfigError(
+                f"{option}.learning_rate must be above 0 and .warmup_epochs in [0, epochs)"
+            )
+
+
+class Task(NamedTuple):
+    """What all trainings of a run share."""
+
+    net: Network
+    dataset: Dataset
+    devices: tuple[jax.Device, ...]
+    dtype: str  # of the computation
+    eval_batch_size: int
+
+    def preprocess(self, images: jax.Array) -> jax.Array:
+        """uint8 images to normalised float32 ones."""
+        return normalise(images, self.dataset.mean, self.dataset.std)
+
+
+class Trainer(NamedTuple):
+    """A compiled training step of one network and recipe, for any seed."""
+
+    task: Task
+    recipe: Recipe
+    split: Split
+    init: Callable[[int], TrainState]
+    step: Callable[[TrainState, dict], tuple[TrainState, dict]]
+
+
+def make_trainer(task: Task, channels: Sequence[int], recipe: Recipe, split: Split) -> Trainer:
+    """Prepares to train the network of `channels` on `split`."""
+    epoch_steps = steps_per_epoch(split, recipe.batch_size)
+    optimizer = _optimizer(recipe, epoch_steps)
+    module = task.net.module(channels, dtype=task.dtype, axis_name=AXIS)
+    step = make_train_step(
+        module,
+        optimizer,
+        dropout_rates=_dropout_schedule(recipe, epoch_steps, len(channels)),
+        preprocess=task.preprocess,
+        augmentation=Augmentation(recipe.crop_margin, recipe.flip),
+        label_smoothing=recipe.label_smoothing,
+    )
+
+    @jax.jit
+    def init(seed: jax.Array) -> TrainState:
+        images = jnp.zeros((1, *task.net.image_shape))
+        variables = module.init(jax.random.key(seed), images)
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            seed=seed,
+            params=variables["params"],
+            batch_stats=variables["batch_stats"],
+            opt_state=optimizer.init(variables["params"]),
+        )
+
+    parallel = data_parallel(step, task.devices, donate=True)
+    return Trainer(task, recipe, split, lambda seed: init(jnp.int32(seed)), parallel)
+
+
+def _optimizer(recipe: Recipe, epoch_steps: int) -> optax.GradientTransformation:
+    """SGD as in PyTorch: the decay is added to the gradient, before the momentum."""
+    warmup, total = round(recipe.warmup_epochs * epoch_steps), recipe.epochs * epoch_steps
+    schedule = optax.cosine_decay_schedule(
+        recipe.learning_rate, total - warmup, recipe.end_learning_rate / recipe.learning_rate
+    )
+    if warmup:
+        ramp = optax.linear_schedule(0.0, recipe.learning_rate, warmup)
+        schedule = optax.join_schedules([ramp, schedule], [warmup])
+
+    def learning_rate(count: jax.Array) -> jax.Array:
+        return schedule(count.astype(jnp.float32))
+
+    return optax.chain(
+        optax.add_decayed_weights(recipe.weight_decay),
+        optax.sgd(learning_rate, recipe.momentum, recipe.nesterov),
+    )
+
+
+def _dropout_schedule(
+    recipe: Recipe, epoch_steps: int, sites: int
+) -> Callable[[jax.Array], jax.Array]:
+    """Step -> drop rates of the sites in training, shape (L,)."""
+    depth = np.arange(1, sites + 1) / sites if recipe.dropout_by_depth else np.ones(sites)
+    full = jnp.asarray(recipe.dropout * depth, jnp.float32)
+
+    def rates(step: jax.Array) -> jax.Array:
+        if not recipe.dropout_by_epoch:
+            return full
+        epoch = step // epoch_steps
+        return full * (epoch.astype(jnp.float32) / recipe.epochs)
+
+    return rates
+
+
+def train(
+    trainer: Trainer,
+    seed: int,
+    folder: pathlib.Path | None = None,
+    checkpoint_seconds: float = 0.0,
+    on_epoch: Callable[[Record], None] = lambda record: None,
+    on_step: Callable[[int], None] = lambda step: None,
+) -> tuple[Variables, Record]:
+    """Trains a network, going on from the latest checkpoint in `folder` where there is one.
+
+    Args:
+      trainer: from `make_trainer`.
+      seed: of initial weights, order of images, augmentation and dropout.
+      folder: where to keep the latest checkpoint; None for none.
+      checkpoint_seconds: save after an epoch only when so much time has passed since the last
+        save; the last epoch is always saved. Does not influence the result.
+      on_epoch: called after each epoch with {"epoch", "step", "loss", "accuracy", "seconds"};
+        seconds since the training started, interruptions left out.
+      on_step: called with the number of finished steps, also once when going on.
+
+    Returns:
+      The variables and the last epoch's record.
+
+    Raises:
+      DivergedError: the loss is not finite; the last checkpoint is kept.
+    """
+    with contextlib.ExitStack() as stack:
+        checkpoints = stack.enter_context(Checkpoints(folder)) if folder else None
+        state, record = _restore(trainer, seed, checkpoints)
+        start, saved = time.monotonic() - record["seconds"], time.monotonic()
+        on_step(record["step"])
+        for epoch in range(record["epoch"], trainer.recipe.epochs):
+            state, metrics = _train_epoch(trainer, state, seed, epoch, on_step)
+            step = (epoch + 1) * steps_per_epoch(trainer.split, trainer.recipe.batch_size)
+            record = {"epoch": epoch + 1, "step": step, **metrics}
+            record["seconds"] = round(time.monotonic() - start, 3)
+            on_epoch(record)
+            last = epoch + 1 == trainer.recipe.epochs
+            if checkpoints and (last or time.monotonic() - saved >= checkpoint_seconds):
+                checkpoints.save(epoch + 1, state, record)
+                saved = time.monotonic()
+    return state.variables, record
+
+
+def _restore(
+    trainer: Trainer, seed: int, checkpoints: Checkpoints | None
+) -> tuple[TrainState, Record]:
+    record = checkpoints.record() if checkpoints else None
+    if record is None:
+        return trainer.init(seed), {"epoch": 0, "step": 0, "seconds": 0.0}
+    return checkpoints.restore(jax.eval_shape(trainer.init, seed)), record
+
+
+def _train_epoch(
+    trainer: Trainer, state: TrainState, seed: int, epoch: int, on_step: Callable[[int], None]
+) -> tuple[TrainState, dict[str, float]]:
+    """One epoch: the state after it and the means of its steps' metrics."""
+    devices, batch_size = len(trainer.task.devices), trainer.recipe.batch_size
+    count = steps_per_epoch(trainer.split, batch_size)
+    pending: collections.deque = collections.deque()
+    values: list[dict[str, float]] = []
+
+    def fetch() -> None:
+        values.append({key: float(value) for key, value in pending.popleft().items()})
+        if not math.isfinite(values[-1]["loss"]):
+            raise DivergedError(
+                f"the loss became {values[-1]['loss']} in epoch {epoch + 1}, step "
+                f"{epoch * count + len(values)}; lower the learning rate or lengthen the warmup"
+            )
+
+    # Not a lax.scan over steps: XLA on CPU runs convolution gradients several times slower in it.
+    for step in range(epoch * count, (epoch + 1) * count):
+        batch = training_batch(trainer.split, seed, step, batch_size)
+        state, metrics = trainer.step(state, shard(batch, devices))
+        pending.append(metrics)
+        if len(pending) > _IN_FLIGHT:
+            fetch()
+        on_step(step + 1)
+    while pending:
+        fetch()
+    return state, {key: float(np.mean([v[key] for v in values])) for key in values[0]}
+
+
+def make_evaluator(
+    task: Task, channels: Sequence[int]
+) -> Callable[[Variables, Split], dict[str, float]]:
+    """A compiled evaluation of one network: (variables, split) -> loss, top1, top5 (shares)."""
+    module = task.net.module(channels, dtype=task.dtype)
+
+    def apply(variables, images, gates):
+        return module.apply(variables, task.preprocess(images), gates)
+
+    step = data_parallel(make_eval_step(apply), task.devices)
+
+    def evaluate(variables: Variables, split: Split) -> dict[str, float]:
+        total: collections.Counter = collections.Counter()
+        for batch in evaluation_batches(split, task.eval_batch_size):
+            sums = step(variables, shard(batch, len(task.devices)))
+            total.update({key: float(value) for key, value in sums.items()})
+        return {key: total[key] / total["count"] for key in ("loss", "top1", "top5")}
+
+    return evaluate

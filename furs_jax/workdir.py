@@ -1,0 +1,147 @@
+"""A run's folder: its file names, and files that survive a kill at any instant."""
+
+import fcntl
+import json
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+from furs_jax.errors import WorkdirError
+
+Record = dict[str, Any]
+
+
+class Workdir:
+    """The folder of one run. It belongs to one config and to one process at a time.
+
+    Attributes:
+      path: the folder.
+      metrics, rounds, finals: journals of epochs, rounds and final trainings.
+      result: path of the final result.
+      checkpoints: folder of the checkpoints.
+    """
+
+    def __init__(self, path: str | os.PathLike, config: Record):
+        """Opens or creates the folder.
+
+        Args:
+          path: the folder.
+          config: the resolved config, as JSON can hold it.
+
+        Raises:
+          WorkdirError: the folder holds a run of another config, files that are no run's, or
+            another process uses it.
+        """
+        self.path = pathlib.Path(path).expanduser().absolute()
+        self.result = self.path / "result.json"
+        self.checkpoints = self.path / "checkpoints"
+        self._config = self.path / "config.json"
+        self.metrics = Journal(self.path / "metrics.jsonl")
+        self.rounds = Journal(self.path / "rounds.jsonl")
+        self.finals = Journal(self.path / "finals.jsonl")
+        self._check(config)
+        self._lock()
+
+    def _check(self, config: Record) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise WorkdirError(f"workdir {self.path} is a file; give a folder")
+        if self._config.exists():
+            stored = read_json(self._config)["config"]
+            if stored != config:
+                raise WorkdirError(
+                    f"workdir {self.path} holds a run of another config, which differs in "
+                    f"{', '.join(_differences(stored, config))}. Give another --workdir, or that "
+                    "run's own options to go on with it"
+                )
+        elif self.path.exists() and set(os.listdir(self.path)) - {".lock"}:
+            raise WorkdirError(
+                f"workdir {self.path} holds files but no config.json, so it is not a run's; "
+                "give a new or an empty folder"
+            )
+
+    def _lock(self) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        # Released by the system when the process ends, however it ends.
+        self._lock_file = open(self.path / ".lock", "w")
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise WorkdirError(f"workdir {self.path} is in use by another process") from error
+
+    def start(self, config: Record, environment: Record) -> None:
+        """Writes config.json unless this run has one already."""
+        if not self._config.exists():
+            write_json(self._config, {"config": config, **environment})
+
+    def close(self) -> None:
+        """Lets another process use the folder."""
+        self._lock_file.close()
+
+
+class Journal:
+    """A file of JSON lines that grows by one line at a time.
+
+    A line cut off by a kill is dropped when the file is next opened.
+    """
+
+    def __init__(self, path: pathlib.Path):
+        self.path = path
+
+    def read(self) -> list[Record]:
+        """All complete lines."""
+        if not self.path.exists():
+            return []
+        return [json.loads(line) for line in self._complete()]
+
+    def append(self, record: Record) -> None:
+        """Adds a line, and waits until the disk has it."""
+        self.keep(lambda _: True)
+        with open(self.path, "a") as file:
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def keep(self, wanted: Callable[[Record], bool]) -> None:
+        """Drops the lines that aren't wanted, and one that was cut off."""
+        if not self.path.exists():
+            return
+        kept = [line for line in self._complete() if wanted(json.loads(line))]
+        text = "".join(line + "\n" for line in kept)
+        if text != self.path.read_text():
+            _write(self.path, text)
+
+    def _complete(self) -> list[str]:
+        return self.path.read_text().split("\n")[:-1]
+
+
+def read_json(path: pathlib.Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes a JSON file whole or not at all."""
+    _write(path, json.dumps(value, indent=2) + "\n")
+
+
+def _write(path: pathlib.Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _differences(stored: Any, given: Any, prefix: str = "config") -> list[str]:
+    """Names the options that differ, with both values."""
+    if isinstance(stored, dict) and isinstance(given, dict):
+        missing = object()
+        return [
+            line
+            for key in sorted(stored.keys() | given.keys())
+            for line in _differences(
+                stored.get(key, missing), given.get(key, missing), f"{prefix}.{key}"
+            )
+        ]
+    return [] if stored == given else [f"{prefix} ({stored} there, {given} here)"]

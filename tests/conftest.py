@@ -1,0 +1,42 @@
+"""Eight fake devices, and strict promotion of dtypes and ranks, for every test."""
+
+import os
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax
+import numpy as np
+import pytest
+
+from furs_jax.networks import Network
+from furs_jax.networks.resnet import ResNet
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def tiny_network(padding: str = "max", imagenet: bool = False) -> Network:
+    """Two stages of one block, 8x8 images: small enough to compile in a second."""
+    template = ResNet((4, 5, 6, 8), 4, (1, 1), num_classes=10, imagenet=imagenet, padding=padding)
+    return Network("tiny", template, (8, 8, 1))
+
+
+def random_variables(net: Network, channels, seed: int = 0):
+    """Variables as after training: no BatchNorm scale, bias or statistic keeps its first value."""
+    image = jax.ShapeDtypeStruct((1, *net.image_shape), np.float32)
+    shapes = jax.eval_shape(net.module(channels).init, jax.random.key(0), image)
+    rng = np.random.default_rng(seed)
+
+    def draw(x: jax.ShapeDtypeStruct) -> np.ndarray:
+        if x.ndim == 1:  # positive, as variances must be
+            return (0.5 + rng.random(x.shape)).astype(np.float32)
+        fan_in = np.prod(x.shape[:-1])
+        return rng.normal(0, np.sqrt(2 / fan_in), x.shape).astype(np.float32)
+
+    return jax.tree.map(draw, shapes)
+
+
+@pytest.fixture
+def tiny() -> Network:
+    return tiny_network()

@@ -1,0 +1,148 @@
+"""Networks: published sizes, the traced graph, masked against shrunk."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from furs_jax.errors import ConfigError
+from furs_jax.networks import NETWORKS, get_network
+from furs_jax.resources import marginal_macs, traced_macs
+from tests.conftest import random_variables, tiny_network
+
+PADDINGS = ("max", "local")
+SMALL = ("resnet8_cifar", "resnet14_cifar", "resnet20_cifar", "resnet18", "resnet34")
+
+
+@pytest.mark.parametrize(
+    ("name", "macs", "params"),
+    [
+        ("resnet18", 1_814_073_344, 11_689_512),
+        ("resnet34", 3_663_761_408, 21_797_672),
+        ("resnet20_cifar", 40_556_800, None),
+        ("resnet32_cifar", 68_868_352, None),
+        ("resnet56_cifar", 125_491_456, None),
+    ],
+)
+def test_published_sizes(name, macs, params):
+    net = get_network(name)
+    assert net.macs(net.channels) == macs
+    assert params is None or net.params(net.channels) == params
+
+
+def test_resnet110_is_within_the_published_range():
+    net = get_network("resnet110_cifar")
+    assert 252e6 <= net.macs(net.channels) <= 255e6
+
+
+def test_the_paper_s_searched_vectors_count_as_published():
+    wide = get_network("resnet18", 0.8)
+    assert wide.template.stem == 51
+    assert wide.macs(wide.channels) == pytest.approx(1.17e9, rel=0.005)
+    found = [26, 53, 16, 62, 103, 96, 84, 89, 366, 162, 184, 174, 673, 283, 637, 833]
+    assert round(wide.macs(found) / 1e6, 1) == 1182.5
+    small = get_network("resnet20_cifar")
+    found = [6, 17, 6, 17, 9, 16, 26, 23, 28, 24, 29, 29, 78, 66, 93, 97, 112, 128]
+    assert round(small.macs(found) / 1e6, 2) == 43.38
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_macs_and_params_are_those_of_the_traced_network(name, padding):
+    vectors = 50 if name in ("resnet8_cifar", "resnet14_cifar") else 6 if name in SMALL else 2
+    small = name.endswith("cifar")
+    rng = np.random.default_rng(0)
+    for shape in [(32, 32, 3), (25, 19, 1)] if small else [(64, 64, 3), (45, 61, 1)]:
+        net = get_network(name, num_classes=7, padding=padding, image_shape=shape)
+        for _ in range(vectors // 2):
+            channels = [int(rng.integers(1, 2 * c)) for c in net.channels]
+            module = net.module(channels)
+            image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+            variables = jax.eval_shape(module.init, jax.random.key(0), image)
+            assert traced_macs(module.apply, variables, image) == net.macs(channels)
+            sizes = [x.size for x in jax.tree.leaves(variables["params"])]
+            assert sum(sizes) == net.params(channels)
+
+
+def test_traced_macs_of_known_products():
+    x, w = jnp.ones((1, 8, 8, 6)), jnp.ones((3, 3, 2, 9))
+    conv = functools.partial(
+        jax.lax.conv_general_dilated,
+        window_strides=(2, 2),
+        padding="SAME",
+        feature_group_count=3,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    assert traced_macs(conv, x, w) == 4 * 4 * 9 * 3 * 3 * 2
+    assert traced_macs(jax.jit(jnp.matmul), jnp.ones((5, 7)), jnp.ones((7, 3))) == 5 * 7 * 3
+
+
+def test_marginal_macs_match_a_closed_form():
+    # A CIFAR block's first convolution: 9 H W (inputs + outputs) per channel.
+    net = get_network("resnet8_cifar", image_shape=(32, 32, 3))
+    assert marginal_macs(net.macs, net.channels)[0] == 9 * 32 * 32 * (16 + 16)
+
+
+def _shrunk(variables, like):
+    """The last entries of each array: what is left where leading channels are removed."""
+    return jax.tree.map(lambda x, y: x[tuple(slice(-n, None) for n in y.shape)], variables, like)
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("name", [*NETWORKS, "tiny imagenet"])
+def test_a_zeroed_gate_is_a_removed_channel(name, padding):
+    if name == "tiny imagenet":
+        net = tiny_network(padding, imagenet=True)
+    else:
+        shape = (8, 8, 3) if name.endswith("cifar") else (32, 32, 3)
+        net = get_network(name, 0.5, 10, padding, shape)
+    rng = np.random.default_rng(1)
+    # Few different widths, and no jit: each shape of a convolution is compiled once.
+    wide = [int(c) for c in rng.choice((6, 8), len(net.channels))]
+    narrow = [int(c) for c in rng.choice((3, 5), len(net.channels))]
+    # Zeros stand in front, so the leading channels go.
+    gates = [
+        (jnp.arange(w) >= w - n).astype(jnp.float32).reshape(1, 1, 1, w)
+        for w, n in zip(wide, narrow, strict=True)
+    ]
+    images = rng.normal(size=(2, *net.image_shape)).astype(np.float32)
+    variables = random_variables(net, wide)
+    like = jax.eval_shape(net.module(narrow).init, jax.random.key(0), images)
+    masked = net.module(wide).apply(variables, images, gates)
+    shrunk = net.module(narrow).apply(_shrunk(variables, like), images)
+    unmasked = net.module(wide).apply(variables, images)
+    scale = float(jnp.std(unmasked))
+    np.testing.assert_allclose(masked, shrunk, atol=1e-4 * scale)
+    assert float(jnp.max(jnp.abs(masked - unmasked))) > 1e-2 * scale
+
+
+def test_the_trunk_keeps_the_widest_or_the_block_rules():
+    channels = (4, 9, 4, 6, 4, 5)
+    widths = {
+        padding: [
+            b.trunk for b in get_network("resnet8_cifar", padding=padding).module(channels).blocks()
+        ]
+        for padding in PADDINGS
+    }
+    assert widths == {"max": [16, 16, 16], "local": [9, 6, 5]}
+    downsampling = get_network("resnet18").module([8, 8, 8, 200] + [8] * 12).blocks()
+    assert [block.trunk for block in downsampling] == [64, 200, 8, 8, 8, 8, 8, 8]
+
+
+def test_site_names_are_the_convolutions_of_the_blocks():
+    assert get_network("resnet18").site_names[5] == "stage2_block1_conv2"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "resnet19"}, "known are resnet8_cifar"),
+        ({"name": "resnet18", "padding": "none"}, "known are max, local"),
+        ({"name": "resnet20_cifar", "width_multiplier": 0.01}, "without channels"),
+    ],
+)
+def test_bad_networks_are_refused(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        get_network(**arguments)
