@@ -43,7 +43,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.flops_budget = config_dict.placeholder(float)
     config.padding = "max"  # residual sums of unequal widths: "max" or "local"
     config.dtype = "auto"  # of the computation: bfloat16 on TPU and GPU, float32 on CPU
-    config.cpu_devices = 0  # JAX devices on CPU; 0: one for each core, see README
+    config.cpu_devices = 0  # JAX devices on CPU; 0: as measured best, see best_cpu_devices
     config.eval_batch_size = 256  # images, over all devices; evaluation only
     config.checkpoint_seconds = 10.0  # save after an epoch when the last save is so long ago
 

@@ -37,18 +37,15 @@ class Checkpoints:
 
     def save(self, epoch: int, state: Any, record: Record) -> None:
         """Starts to save the state and a JSON record after `epoch` epochs."""
+        content = {"record": record, "arrays": _describe(state)}
         arguments = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record)
+            state=ocp.args.StandardSave(state), json=ocp.args.JsonSave(content)
         )
         self._manager.save(epoch, args=arguments)
 
     def record(self) -> Record | None:
         """The JSON record of the latest checkpoint; None where there is none."""
-        epoch = self._manager.latest_step()
-        if epoch is None:
-            return None
-        arguments = ocp.args.Composite(record=ocp.args.JsonRestore())
-        return self._manager.restore(epoch, args=arguments).record
+        return None if self._manager.latest_step() is None else self._json()["record"]
 
     def restore(self, abstract: Any) -> Any:
         """The latest state.
@@ -59,27 +56,29 @@ class Checkpoints:
         Raises:
           WorkdirError: a stored array has another shape or dtype than `abstract` says.
         """
+        epoch = self._manager.latest_step()
+        stored, expected = self._json()["arrays"], _describe(abstract)
+        if stored != expected:  # Orbax would cast another dtype silently
+            differing = [f"{s} for {e}" for s, e in zip(stored, expected, strict=False) if s != e]
+            raise WorkdirError(
+                f"checkpoint {self.folder}/{epoch} is not of this network: it holds "
+                f"{len(stored)} arrays for {len(expected)}; {', '.join(differing[:3])}"
+            )
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         target = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), abstract
         )
-        epoch = self._manager.latest_step()
-        self._check_dtypes(epoch, abstract)
-        try:
-            arguments = ocp.args.Composite(state=ocp.args.StandardRestore(target))
-            return self._manager.restore(epoch, args=arguments).state
-        except ValueError as error:
-            raise WorkdirError(
-                f"checkpoint {self.folder}/{epoch} doesn't fit this network: {error}"
-            ) from error
+        arguments = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+        return self._manager.restore(epoch, args=arguments).state
 
-    def _check_dtypes(self, epoch: int, abstract: Any) -> None:
-        # Orbax casts silently.
-        stored = jax.tree.leaves(self._manager.item_metadata(epoch).state)
-        expected = jax.tree.leaves(abstract)
-        wrong = [(s.dtype, e.dtype) for s, e in zip(stored, expected) if s.dtype != e.dtype]
-        if len(stored) != len(expected) or wrong:
-            raise WorkdirError(
-                f"checkpoint {self.folder}/{epoch} holds another network's state: "
-                f"{len(stored)} arrays, not {len(expected)}; dtypes (stored, expected) {wrong[:3]}"
-            )
+    def _json(self) -> Record:
+        arguments = ocp.args.Composite(json=ocp.args.JsonRestore())
+        return self._manager.restore(self._manager.latest_step(), args=arguments).json
+
+
+def _describe(state: Any) -> list[str]:
+    """Name, dtype and shape of every array."""
+    return [
+        f"{jax.tree_util.keystr(path)} {x.dtype}{list(x.shape)}"
+        for path, x in jax.tree_util.tree_leaves_with_path(state)
+    ]

@@ -3,8 +3,8 @@
 import logging
 import os
 import pathlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import jax
 
@@ -18,34 +18,50 @@ _COMPILE_EVENTS = (
 DTYPES = ("auto", "float32", "bfloat16")
 
 
-def set_up(cpu_devices: int = 0) -> tuple[jax.Device, ...]:
+def set_up(cpu_devices: int = 0, batch_sizes: Sequence[int] = ()) -> tuple[jax.Device, ...]:
     """Prepares JAX and returns the devices to compute on. Call it before any computation.
 
     Args:
-      cpu_devices: JAX devices to make on a CPU; 0 for one for each core that this process may
-        use, which trains a ResNet-20 1.2 to 1.4 times as fast as one device on two cores.
+      cpu_devices: JAX devices to make on a CPU; 0 to choose by `best_cpu_devices`.
+      batch_sizes: all that will be split over the devices, for that choice.
 
     Raises:
       ConfigError: the number is negative, or JAX has started with another number.
     """
     if cpu_devices < 0:
-        raise ConfigError(f"cpu_devices={cpu_devices} must be 0 (one for each core) or more")
+        raise ConfigError(f"cpu_devices={cpu_devices} must be 0 (automatic) or more")
     # Programs change with the channels every round, but not between runs.
     default_cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(default_cache / "furs_jax" / "xla"))
     # Reports of cache entries that can't be written or read are not the user's concern.
     logging.getLogger("jax._src.compiler").setLevel(logging.ERROR)
-    if "XLA_FLAGS" not in os.environ or "device_count" not in os.environ["XLA_FLAGS"]:
-        try:
-            jax.config.update("jax_num_cpu_devices", cpu_devices or len(os.sched_getaffinity(0)))
-        except RuntimeError as error:
-            if cpu_devices and jax.default_backend() == "cpu":
-                if cpu_devices != jax.device_count():
-                    raise ConfigError(
-                        f"cpu_devices={cpu_devices}, but JAX runs with {jax.device_count()} already"
-                    ) from error
-    return tuple(jax.devices())
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        # Too late where JAX has started; then its devices stay.
+        with suppress(RuntimeError):
+            count = cpu_devices or best_cpu_devices(len(os.sched_getaffinity(0)), batch_sizes)
+            jax.config.update("jax_num_cpu_devices", count)
+    devices = tuple(jax.devices())
+    if cpu_devices not in (0, len(devices)) and jax.default_backend() == "cpu":
+        raise ConfigError(
+            f"cpu_devices={cpu_devices}, but this process has {len(devices)} CPU devices already; "
+            "start a new one, or leave the option at 0"
+        )
+    return devices
+
+
+def best_cpu_devices(cores: int, batch_sizes: Sequence[int]) -> int:
+    """The most devices, up to one for each core, that split every batch into equal parts.
+
+    Parts have at least 8 images. Two devices on two cores trained a ResNet-20 (batch 128) 1.34
+    times as fast as one, and a ResNet-14 of 8 to 32 channels 1.1 times; more cores: not measured.
+    """
+    counts = [
+        count
+        for count in range(1, cores + 1)
+        if all(size % count == 0 and size >= 8 * count for size in batch_sizes)
+    ]
+    return max(counts, default=1)
 
 
 def resolve_dtype(name: str) -> str:

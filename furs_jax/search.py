@@ -67,8 +67,10 @@ def search(
         with compile_clock() as clock:
             task, budget = prepare(config)
             run = Run(config, task, budget, folder, console, clock)
-            folder.start(_as_json(config), _environment(task))
+            environment = _environment(task)
             console.header(folder, task, budget)
+            if folder.start(_as_json(config), environment) != environment:
+                console.moved(folder)
             result = _final(run, _rounds(run))
             write_json(folder.result, result)
             console.finished(folder, result)
@@ -89,11 +91,17 @@ def prepare(config: ml_collections.ConfigDict) -> tuple[Task, int]:
     net, budget = initial_network(config, dataset)
     limits = config.reallocate
     fit_to_budget(net, net.channels, budget, limits.min_channels, limits.channel_multiple)
-    devices = set_up(config.cpu_devices)
-    check_batch_size("eval_batch_size", config.eval_batch_size, len(devices))
-    check_batch_size("furs.batch_size", config.furs.batch_size, len(devices))
-    _recipe(config.train).check("train", dataset.train, len(devices))
-    _recipe(config.final.train).check("final.train", _final_split(config, dataset), len(devices))
+    batch_sizes = {
+        "eval_batch_size": config.eval_batch_size,
+        "furs.batch_size": config.furs.batch_size,
+        "train.batch_size": config.train.batch_size,
+        "final.train.batch_size": config.final.train.batch_size,
+    }
+    devices = set_up(config.cpu_devices, batch_sizes.values())
+    for option, size in batch_sizes.items():
+        check_batch_size(option, size, len(devices))
+    _recipe(config.train).check("train", dataset.train)
+    _recipe(config.final.train).check("final.train", _final_split(config, dataset))
     dtype = resolve_dtype(config.dtype)
     return Task(net, dataset, devices, dtype, config.eval_batch_size), budget
 

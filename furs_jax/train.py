@@ -25,7 +25,6 @@ from furs_jax.step import (
     Augmentation,
     TrainState,
     Variables,
-    check_batch_size,
     data_parallel,
     make_eval_step,
     make_train_step,
@@ -58,9 +57,8 @@ class Recipe:
     crop_margin: int
     flip: bool
 
-    def check(self, option: str, split: Split, devices: int) -> None:
+    def check(self, option: str, split: Split) -> None:
         """Raises ConfigError where the recipe can't train on `split`; `option` names it."""
-        check_batch_size(f"{option}.batch_size", self.batch_size, devices)
         if self.epochs < 1:
             raise ConfigError(f"{option}.epochs={self.epochs} must be at least 1")
         if self.batch_size > len(split.labels):

@@ -17,6 +17,7 @@ class Workdir:
 
     Attributes:
       path: the folder.
+      config: path of the resolved config, with versions and devices.
       metrics, rounds, finals: journals of epochs, rounds and final trainings.
       result: path of the final result.
       checkpoints: folder of the checkpoints.
@@ -36,7 +37,7 @@ class Workdir:
         self.path = pathlib.Path(path).expanduser().absolute()
         self.result = self.path / "result.json"
         self.checkpoints = self.path / "checkpoints"
-        self._config = self.path / "config.json"
+        self.config = self.path / "config.json"
         self.metrics = Journal(self.path / "metrics.jsonl")
         self.rounds = Journal(self.path / "rounds.jsonl")
         self.finals = Journal(self.path / "finals.jsonl")
@@ -46,8 +47,8 @@ class Workdir:
     def _check(self, config: Record) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise WorkdirError(f"workdir {self.path} is a file; give a folder")
-        if self._config.exists():
-            stored = read_json(self._config)["config"]
+        if self.config.exists():
+            stored = read_json(self.config)["config"]
             if stored != config:
                 raise WorkdirError(
                     f"workdir {self.path} holds a run of another config, which differs in "
@@ -69,10 +70,12 @@ class Workdir:
         except BlockingIOError as error:
             raise WorkdirError(f"workdir {self.path} is in use by another process") from error
 
-    def start(self, config: Record, environment: Record) -> None:
-        """Writes config.json unless this run has one already."""
-        if not self._config.exists():
-            write_json(self._config, {"config": config, **environment})
+    def start(self, config: Record, environment: Record) -> Record:
+        """Writes config.json unless this run has one already; returns the stored environment."""
+        if not self.config.exists():
+            write_json(self.config, {"config": config, **environment})
+        stored = read_json(self.config)
+        return {key: stored.get(key) for key in environment}
 
     def close(self) -> None:
         """Lets another process use the folder."""

@@ -12,6 +12,7 @@ from furs_jax.networks import Network
 from furs_jax.networks.resnet import ResNet
 
 jax.config.update("jax_num_cpu_devices", 8)
+jax.devices()  # start with them, before a run asks for its own number
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -115,6 +115,8 @@ def _tfds(name: str, data_dir: str | None) -> Images:
         ]
     except tfds.core.DatasetNotFoundError as error:
         raise DataError(f"TensorFlow Datasets has no data set {name!r}") from error
+    except ImportError as error:
+        raise DataError(f"{error}; install what reads TFDS: pip install furs_jax[tfds]") from error
     except (AssertionError, NotImplementedError, OSError, ValueError) as error:
         raise DataError(_how_to_prepare(name, data_dir)) from error
     if None in features["image"].shape:

@@ -42,6 +42,13 @@ class Console:
             f"{network_table(task.net, task.net.channels)}\n"
         )
 
+    def moved(self, folder: Workdir) -> None:
+        """The run goes on with other devices or versions than it began with."""
+        self.print(
+            f"note: {folder.config} names other devices or versions than these; figures may differ "
+            "in the last digits from those of a run that was not moved"
+        )
+
     def round(self, record: Record, rounds: int) -> None:
         self.print(round_line(record, rounds))
 

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Installs furs_jax into ./.venv where needed, then checks style and runs the tests:
+#   bash launch/test.sh [pytest arguments]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. launch/venv.sh test,tfds
+ruff check .
+ruff format --check .
+# Each worker of pytest compiles on one core; more workers than cores only swap.
+exec python -m pytest --numprocesses="${PYTEST_WORKERS:-auto}" "$@"

@@ -1,0 +1,39 @@
+"""Packaging; see README.md."""
+
+import pathlib
+
+from setuptools import find_packages, setup
+
+setup(
+    name="furs_jax",
+    version="0.1.0",
+    description="Channel search for convolutional networks by FLOPs utilisation ratios, in JAX",
+    long_description=pathlib.Path(__file__).with_name("README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["furs_jax", "furs_jax.*"]),
+    # Lower bounds are the versions that were tested; see README.
+    install_requires=[
+        "absl-py>=2.5",
+        "chex>=0.1.92",
+        "flax>=0.12",
+        "jax>=0.10.2",
+        "ml_collections>=1.1",
+        "numpy>=2.4",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12",
+        "scikit-learn>=1.9",  # digits, stratified splits
+        "scipy>=1.17",
+        "tensorflow-datasets>=4.9.10",
+        "tqdm>=4.70",
+    ],
+    extras_require={
+        "tpu": ["jax[tpu]"],
+        "cuda12": ["jax[cuda12]"],
+        "cuda13": ["jax[cuda13]"],
+        # Reads TFDS sets in ArrayRecord form without TensorFlow.
+        "tfds": ["array_record>=0.8", "pillow>=11"],
+        "test": ["hypothesis>=6.100", "pytest>=9.0", "pytest-xdist>=3.8", "ruff>=0.17"],
+    },
+)

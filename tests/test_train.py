@@ -1,0 +1,148 @@
+"""Training: resumed against never stopped, what a checkpoint holds, a loss that isn't finite."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from furs_jax.checkpoint import Checkpoints
+from furs_jax.errors import ConfigError, DivergedError, WorkdirError
+from furs_jax.train import _dropout_schedule, _optimizer, make_trainer, train
+from tests.test_step import RECIPE, random_task
+
+
+@pytest.fixture
+def trainer(tiny):
+    task = random_task(tiny, 2)
+    recipe = dataclasses.replace(RECIPE, epochs=4)
+    return make_trainer(task, tiny.channels, recipe, task.dataset.train)
+
+
+class Stop(Exception):
+    """Stands for a kill between two epochs."""
+
+
+def test_a_stopped_training_ends_as_one_never_stopped(trainer, tmp_path):
+    whole, record = train(trainer, seed=5)
+    epochs = []
+
+    def stop_at(epoch):
+        def on_epoch(record):
+            epochs.append(record["epoch"])
+            if record["epoch"] == epoch:
+                raise Stop
+
+        return on_epoch
+
+    for epoch in (1, 3, 3, 4):  # the epoch that was stopped had not been saved
+        with pytest.raises(Stop):
+            train(trainer, 5, tmp_path / "c", on_epoch=stop_at(epoch))
+    resumed, last = train(trainer, 5, tmp_path / "c", on_epoch=stop_at(None))
+    assert epochs == [1, 1, 2, 3, 3, 3, 4, 4]
+    jax.tree.map(np.testing.assert_array_equal, whole, resumed)
+    again, stored = train(trainer, 5, tmp_path / "c", on_epoch=stop_at(1))
+    jax.tree.map(np.testing.assert_array_equal, whole, again)
+    for found in (last, stored):
+        assert {**found, "seconds": 0} == {**record, "seconds": 0}
+
+
+def test_seeds_matter_and_repeat(trainer):
+    first, again, other = (train(trainer, seed=s)[0] for s in (1, 1, 2))
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    kernel = [v["params"]["head"]["kernel"] for v in (first, other)]
+    assert not np.allclose(*kernel)
+
+
+def test_checkpoints_hold_the_state_at_the_time_of_saving(trainer, tmp_path):
+    # The state's buffers are donated to the next step while the save goes on.
+    state = trainer.init(0)
+    batch = {k: v[:16].reshape(2, 8, *v.shape[1:]) for k, v in _split(trainer).items()}
+    for step in range(3):
+        state, _ = trainer.step(state, batch)
+    expected = jax.tree.map(np.array, state)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state, {"epoch": 1})
+        for _ in range(5):
+            state, _ = trainer.step(state, batch)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.record() == {"epoch": 1}
+        found = checkpoints.restore(jax.eval_shape(trainer.init, 0))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def _split(trainer):
+    return {"image": trainer.split.images, "label": trainer.split.labels}
+
+
+def test_another_network_s_checkpoint_is_refused(trainer, tiny, tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, trainer.init(0), {"epoch": 1})
+    wider = make_trainer(trainer.task, (4, 5, 6, 9), RECIPE, trainer.split)
+    with (
+        Checkpoints(tmp_path) as checkpoints,
+        pytest.raises(
+            WorkdirError, match="is not of this network.*float32.*8, 10.* for .*float32.*9, 10"
+        ),
+    ):
+        checkpoints.restore(jax.eval_shape(wider.init, 0))
+    half = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, np.float16), jax.eval_shape(trainer.init, 0)
+    )
+    with (
+        Checkpoints(tmp_path) as checkpoints,
+        pytest.raises(WorkdirError, match="float32.* for .*float16"),
+    ):
+        checkpoints.restore(half)
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tiny, tmp_path):
+    task = random_task(tiny, 1)
+    healthy = make_trainer(task, tiny.channels, RECIPE, task.dataset.train)
+    train(healthy, 0, tmp_path)
+    longer = dataclasses.replace(RECIPE, epochs=4, learning_rate=1e30)
+    broken = make_trainer(task, tiny.channels, longer, task.dataset.train)
+    with pytest.raises(DivergedError, match="epoch 3, step (7|8|9).*lower the learning rate"):
+        train(broken, 0, tmp_path)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.record()["epoch"] == 2
+
+
+def test_schedules():
+    recipe = dataclasses.replace(
+        RECIPE, epochs=10, warmup_epochs=2.0, dropout=0.1, dropout_by_epoch=True
+    )
+    optimizer = _optimizer(recipe, epoch_steps=5)
+    # With constant gradients and no momentum the update is minus the learning rate.
+    plain = _optimizer(dataclasses.replace(recipe, momentum=0.0, weight_decay=0.0), 5)
+    state, rates = plain.init(np.float32(0)), []
+    for _ in range(51):
+        update, state = plain.update(np.float32(1), state, np.float32(0))
+        rates.append(-float(update))
+    np.testing.assert_allclose(rates[:10], np.arange(10) / 10 * 0.1, atol=1e-7)
+    assert rates[10] == pytest.approx(0.1)
+    assert rates[30] == pytest.approx((0.1 + 0.001) / 2)
+    assert rates[50] == pytest.approx(0.001)
+    # Momentum as in PyTorch: v = 0.9 v + (g + wd w).
+    state = optimizer.init(np.float32(2))
+    for _ in range(2):
+        update, state = optimizer.update(np.float32(1), state, np.float32(2))
+    assert float(update) == pytest.approx(-0.01 * 1.9 * (1 + 2e-4), rel=1e-5)
+    schedule = _dropout_schedule(recipe, epoch_steps=5, sites=4)
+    np.testing.assert_allclose(schedule(np.int32(0)), np.zeros(4))
+    np.testing.assert_allclose(schedule(np.int32(25)), 0.05 * np.arange(1, 5) / 4, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 0}, "train.epochs=0"),
+        ({"batch_size": 64}, "more than the 48 training images"),
+        ({"dropout": 1.0}, "train.dropout"),
+        ({"learning_rate": 0.0}, "train.learning_rate"),
+        ({"warmup_epochs": 2.0}, "warmup_epochs"),
+    ],
+)
+def test_bad_recipes_are_refused(tiny, change, message):
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(RECIPE, **change).check("train", random_task(tiny, 1).dataset.train)
