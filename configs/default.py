@@ -13,22 +13,22 @@ from ml_collections import config_dict
 def training() -> ml_collections.ConfigDict:
     """One training: the fields of `furs_jax.train.Recipe`."""
     return ml_collections.ConfigDict(
-        dict(
-            epochs=200,
-            batch_size=128,  # images, over all devices
-            learning_rate=0.15,  # peak, for this batch size
-            end_learning_rate=1e-3,  # of the cosine
-            warmup_epochs=0.0,  # linear, from zero
-            momentum=0.9,
-            nesterov=False,
-            weight_decay=3e-4,  # L2, added to the gradient of every parameter
-            label_smoothing=0.0,  # share of the target spread over all classes
-            dropout=0.05,  # rate of SpatialDropout at the sites
-            dropout_by_epoch=True,  # grow the rate linearly with the epoch
-            dropout_by_depth=True,  # and with the site's depth
-            crop_margin=4,  # pixels of zero padding for random crops; 0: no crop
-            flip=True,  # random horizontal flips
-        )
+        {
+            "epochs": 200,
+            "batch_size": 128,  # images, over all devices
+            "learning_rate": 0.15,  # peak, for this batch size
+            "end_learning_rate": 1e-3,  # of the cosine
+            "warmup_epochs": 0.0,  # linear, from zero
+            "momentum": 0.9,
+            "nesterov": False,
+            "weight_decay": 3e-4,  # L2, added to the gradient of every parameter
+            "label_smoothing": 0.0,  # share of the target spread over all classes
+            "dropout": 0.05,  # rate of SpatialDropout at the sites
+            "dropout_by_epoch": True,  # grow the rate linearly with the epoch
+            "dropout_by_depth": True,  # and with the site's depth
+            "crop_margin": 4,  # pixels of zero padding for random crops; 0: no crop
+            "flip": True,  # random horizontal flips
+        }
     )
 
 

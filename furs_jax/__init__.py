@@ -1,1 +1,21 @@
-"""Channel search by FLOPs utilisation ratios."""
+"""Channel search for convolutional networks by FLOPs utilisation ratios, in JAX."""
+
+import importlib
+from typing import Any
+
+# name -> module. Imported when asked for, so that `import furs_jax` stays light.
+_EXPORTS = {
+    "estimate_furs": "furs_jax.furs",
+    "FURs": "furs_jax.furs",
+    "get_network": "furs_jax.networks",
+    "Network": "furs_jax.networks",
+    "reallocate": "furs_jax.reallocate",
+    "search": "furs_jax.search",
+}
+__all__ = sorted(_EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'furs_jax' has no attribute {name!r}")
+    return getattr(importlib.import_module(_EXPORTS[name]), name)

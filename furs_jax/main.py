@@ -1,5 +1,6 @@
 """The command line: python -m furs_jax.main --config=configs/x.py --workdir=DIR."""
 
+import os
 import sys
 
 from absl import app, flags, logging
@@ -18,7 +19,10 @@ _WORKDIR = flags.DEFINE_string(
 def main(_: list[str]) -> None:
     if not _WORKDIR.value:
         sys.exit("furs_jax: give the run's folder, as in --workdir=runs/digits")
-    logging.set_verbosity(logging.WARNING)
+    path = config_flags.get_config_filename(flags.FLAGS["config"])
+    if not os.path.isfile(path.partition(":")[0]):
+        sys.exit(f"furs_jax: there is no config file {path}")
+    logging.set_verbosity(logging.ERROR)  # libraries report through absl
     # Imported here, so that wrong options are reported without waiting for JAX.
     from furs_jax.search import search
 
@@ -30,5 +34,14 @@ def main(_: list[str]) -> None:
         sys.exit(f"furs_jax: {error}; the same command goes on from the last checkpoint")
 
 
+def _parse(arguments: list[str]) -> list[str]:
+    """Parses the flags; a mistake in them becomes one line, not a traceback."""
+    try:
+        return flags.FLAGS(arguments)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = str(error).replace("\\n", " ").strip().splitlines()[-1]
+        sys.exit(f"furs_jax: an option can't be used: {reason}")
+
+
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=_parse)

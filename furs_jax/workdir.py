@@ -64,7 +64,7 @@ class Workdir:
     def _lock(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
         # Released by the system when the process ends, however it ends.
-        self._lock_file = open(self.path / ".lock", "w")
+        self._lock_file = open(self.path / ".lock", "w")  # noqa: SIM115
         try:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -69,7 +69,7 @@ def test_vmapped_furs_equal_the_site_by_site_ones(tiny, metric, noise):
     rates = drop_rates(tiny.channels, marginal, 0.3)
     rise = _site_by_site(tiny, variables, split, rates.astype(np.float32), 3, 7, noise)
     stderr = rise.std(axis=2, ddof=1) / np.sqrt(45)
-    close = dict(rtol=1e-3, atol=1e-5)
+    close = {"rtol": 1e-3, "atol": 1e-5}
     np.testing.assert_allclose(found.loss_increase, rise[:, 0].mean(axis=1), **close)
     np.testing.assert_allclose(found.accuracy_drop, rise[:, 1].mean(axis=1), **close)
     np.testing.assert_allclose(found.loss_increase_stderr, stderr[:, 0], **close)
@@ -111,7 +111,8 @@ def test_drop_rates_remove_equal_macs_and_are_clipped():
     np.testing.assert_allclose(removed, removed[0])
     assert np.all(drop_rates(net.channels, marginal, 0.5) <= 0.5)
     uneven = drop_rates((1, 100), np.array([1.0, 1.0]), 0.5)
-    assert uneven[0] == 0.5 and uneven[1] == pytest.approx(0.5 * 50.5 / 100)
+    assert uneven[0] == 0.5
+    assert uneven[1] == pytest.approx(0.5 * 50.5 / 100)
 
 
 @pytest.mark.parametrize(

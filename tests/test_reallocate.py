@@ -18,7 +18,7 @@ from furs_jax.reallocate import (
 )
 from tests.conftest import tiny_network
 
-STEP = dict(step=0.15, step_decay=0.01)
+STEP = {"step": 0.15, "step_decay": 0.01}
 
 
 @st.composite

@@ -19,7 +19,7 @@ def trainer(tiny):
     return make_trainer(task, tiny.channels, recipe, task.dataset.train)
 
 
-class Stop(Exception):
+class StopError(Exception):
     """Stands for a kill between two epochs."""
 
 
@@ -31,12 +31,12 @@ def test_a_stopped_training_ends_as_one_never_stopped(trainer, tmp_path):
         def on_epoch(record):
             epochs.append(record["epoch"])
             if record["epoch"] == epoch:
-                raise Stop
+                raise StopError
 
         return on_epoch
 
     for epoch in (1, 3, 3, 4):  # the epoch that was stopped had not been saved
-        with pytest.raises(Stop):
+        with pytest.raises(StopError):
             train(trainer, 5, tmp_path / "c", on_epoch=stop_at(epoch))
     resumed, last = train(trainer, 5, tmp_path / "c", on_epoch=stop_at(None))
     assert epochs == [1, 1, 2, 3, 3, 3, 4, 4]
@@ -58,7 +58,7 @@ def test_checkpoints_hold_the_state_at_the_time_of_saving(trainer, tmp_path):
     # The state's buffers are donated to the next step while the save goes on.
     state = trainer.init(0)
     batch = {k: v[:16].reshape(2, 8, *v.shape[1:]) for k, v in _split(trainer).items()}
-    for step in range(3):
+    for _step in range(3):
         state, _ = trainer.step(state, batch)
     expected = jax.tree.map(np.array, state)
     with Checkpoints(tmp_path) as checkpoints:

@@ -117,8 +117,10 @@ def _tfds(name: str, data_dir: str | None) -> Images:
         raise DataError(f"TensorFlow Datasets has no data set {name!r}") from error
     except ImportError as error:
         raise DataError(f"{error}; install what reads TFDS: pip install furs_jax[tfds]") from error
-    except (AssertionError, NotImplementedError, OSError, ValueError) as error:
+    except (AssertionError, KeyError, NotImplementedError, OSError, ValueError) as error:
         raise DataError(_how_to_prepare(name, data_dir)) from error
+    if not {"image", "label"} <= set(features):
+        raise DataError(f"{name!r} is no classification set: it has no image or no label")
     if None in features["image"].shape:
         raise DataError(
             f"the images of {name!r} differ in size; sets that must be cropped as they are read, "
@@ -133,7 +135,7 @@ def _how_to_prepare(name: str, data_dir: str | None) -> str:
         f"data set {name!r} is not prepared in ArrayRecord form in "
         f"{data_dir or '~/tensorflow_datasets'}"
         f"{by_hand if name.startswith('imagenet') else ''}. Prepare it once, on a machine with "
-        "TensorFlow (pip install tensorflow), with: python -c 'import tensorflow_datasets as tfds; "
+        "TensorFlow (pip install tensorflow), by: python -c 'import tensorflow_datasets as tfds; "
         f'tfds.builder("{name}", file_format="array_record"'
         f"{f', data_dir={chr(34)}{data_dir}{chr(34)}' if data_dir else ''})"
         ".download_and_prepare()'"

@@ -8,7 +8,7 @@ from scipy import stats
 
 
 class Interval(NamedTuple):
-    """A mean, and half the width of its 95 % confidence interval; None where one seed gives none."""
+    """A mean and half the width of its 95 % confidence interval; one seed gives no interval."""
 
     mean: float
     half_width: float | None

@@ -1,0 +1,219 @@
+"""The whole loop on digits: files, resume, kills, refusals."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from configs import digits
+from furs_jax.data import load_dataset
+from furs_jax.errors import BudgetError, ConfigError, DataError, DivergedError, WorkdirError
+from furs_jax.reallocate import choose_sites
+from furs_jax.search import derived_seed, initial_network, layers_in_round, search
+
+ROOT = pathlib.Path(__file__).parents[1]
+OPTIONS = {
+    "network": "resnet8_cifar",
+    "width_multiplier": 0.25,
+    "train.epochs": 2,
+    "final.train.epochs": 2,
+    "final.seeds": 2,
+    "furs.draws": 2,
+    "search.rounds": 2,
+    "reallocate.num_layers": 2,
+    "reallocate.step": 0.5,
+    "checkpoint_seconds": 0.0,
+    "cpu_devices": 2,
+}
+
+
+def small_config(**changes):
+    config = digits.get_config()
+    # The tests' own process has its eight devices already.
+    config.update_from_flattened_dict({**OPTIONS, "cpu_devices": 0, **changes})
+    return config
+
+
+def content(workdir: pathlib.Path) -> dict:
+    """All that a run leaves behind, without its timings."""
+    files = {}
+    for name in ("metrics.jsonl", "rounds.jsonl", "finals.jsonl"):
+        records = [json.loads(line) for line in (workdir / name).read_text().splitlines()]
+        files[name] = [{k: v for k, v in r.items() if k != "seconds"} for r in records]
+    files["result.json"] = json.loads((workdir / "result.json").read_text())
+    return files
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, cache):
+    """A run from the command line: its folder, result and output."""
+    workdir = tmp_path_factory.mktemp("run") / "w"
+    process = _start(workdir, cache)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    return workdir, json.loads((workdir / "result.json").read_text()), output
+
+
+def test_a_run_s_files_agree_with_each_other(finished):
+    workdir, result, _ = finished
+    files = content(workdir)
+    assert files["result.json"] == result
+    rounds = files["rounds.jsonl"]
+    assert [r["round"] for r in rounds] == [0, 1]
+    assert rounds[1]["channels"] == rounds[0]["next_channels"]
+    assert result["searched"]["channels"] == rounds[1]["next_channels"]
+    assert result["original"]["channels"] == rounds[0]["channels"]
+    budget = result["budget"]
+    assert budget == result["original"]["macs"] == rounds[0]["macs"]
+    for record in rounds:
+        assert [record["increased"], record["decreased"]] == list(choose_sites(record["furs"], 2))
+        assert 0 <= budget - record["next_macs"] <= 0.001 * budget
+        assert record["next_channels"] != record["channels"]
+        assert all(len(record[k]) == 6 for k in ("furs", "furs_stderr", "drop_rates"))
+    epochs = [(r["phase"], r["epoch"]) for r in files["metrics.jsonl"]]
+    phases = ["round_00", "round_01"]
+    phases += [f"final_{n}_{s}" for n in ("original", "searched") for s in (0, 1)]
+    assert epochs == [(phase, epoch) for phase in phases for epoch in (1, 2)]
+    for name in ("original", "searched"):
+        scores = [seed["top1"] for seed in result[name]["seeds"]]
+        assert result[name]["top1"][0] == pytest.approx(np.mean(scores))
+        assert len(scores) == 2
+    assert set(os.listdir(workdir / "checkpoints")) == set(phases)
+
+
+def test_a_finished_run_answers_at_once(finished, monkeypatch, capsys):
+    workdir, result, output = finished
+    monkeypatch.setattr("furs_jax.search.prepare", None)
+    assert search(small_config(cpu_devices=2), workdir) == result
+    table = capsys.readouterr().out.strip()
+    assert "difference" in table
+    assert output.strip().endswith(table)
+
+
+def test_another_config_s_workdir_is_refused(finished):
+    workdir, *_ = finished
+    before = content(workdir)
+    with pytest.raises(WorkdirError, match=r"config.furs.draws \(2 there, 3 here\)"):
+        search(small_config(**{"furs.draws": 3, "cpu_devices": 2}), workdir, quiet=True)
+    assert content(workdir) == before
+
+
+def test_a_folder_that_is_no_run_s_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(WorkdirError, match="no config.json"):
+        search(small_config(), tmp_path, quiet=True)
+    assert os.listdir(tmp_path) == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"network": "vgg"}, ConfigError, "unknown network 'vgg'"),
+        ({"padding": "zero"}, ConfigError, "unknown padding"),
+        ({"data.name": "cifar"}, DataError, "unknown data set"),
+        ({"data.name": "idx:/nowhere"}, DataError, "is missing"),
+        ({"train.batch_size": 60}, ConfigError, "train.batch_size=60 .* give 56 or 64"),
+        ({"furs.batch_size": 4}, ConfigError, "furs.batch_size=4"),
+        ({"train.batch_size": 1200}, ConfigError, "more than the 1149 training images"),
+        ({"furs.metric": "f1"}, ConfigError, "furs.metric"),
+        ({"search.select": "first"}, ConfigError, "search.select"),
+        ({"search.rounds": 0}, ConfigError, "search.rounds=0"),
+        ({"dtype": "int8"}, ConfigError, "dtype='int8'"),
+        ({"reallocate.min_channels": 40}, BudgetError, "budget .* can't be met"),
+        ({"flops_budget": 100.0, "width_multiplier": 1.0}, BudgetError, "too small"),
+        ({"flops_budget": 1e5}, ConfigError, "width_multiplier must stay 1"),
+    ],
+)
+def test_bad_options_are_refused_before_anything_is_written(tmp_path, changes, error, message):
+    workdir = tmp_path / "w"
+    with pytest.raises(error, match=message):
+        search(small_config(**changes), workdir, quiet=True)
+    assert not workdir.exists() or os.listdir(workdir) == [".lock"]
+
+
+def test_a_nan_loss_says_where_and_keeps_the_run(tmp_path):
+    config = small_config(**{"train.learning_rate": 1e30})
+    with pytest.raises(DivergedError, match="round 1/2: the loss became .* epoch 1, step"):
+        search(config, tmp_path / "w", quiet=True)
+    assert (tmp_path / "w" / "config.json").exists()
+    assert not (tmp_path / "w" / "rounds.jsonl").exists()
+
+
+def test_a_budget_sets_the_original_s_uniform_width():
+    data = load_dataset("digits")
+    config = small_config(network="resnet20_cifar", width_multiplier=1.0, flops_budget=1.17e6)
+    net, budget = initial_network(config, data)
+    assert budget == 1_170_000
+    assert 0 <= budget - net.macs(net.channels) <= 0.001 * budget
+    base = net.channels[0]
+    stages = [net.channels[:6], net.channels[6:12], net.channels[12:]]
+    for factor, stage in zip((1, 2, 4), stages, strict=True):
+        assert all(abs(c - factor * base) <= 4 for c in stage)
+
+
+def test_select_best_takes_the_trained_vector_of_lowest_search_loss(tmp_path):
+    config = small_config(**{"search.select": "best", "final.seeds": 1, "train.epochs": 1})
+    result = search(config, tmp_path, quiet=True)
+    rounds = content(tmp_path)["rounds.jsonl"]
+    best = min(rounds, key=lambda r: r["search_loss"])
+    assert result["searched"]["channels"] == best["channels"]
+
+
+def test_layers_in_a_round_follow_the_schedule():
+    options = small_config().reallocate
+    options.num_layers, options.num_layers_decay = 6, 0.5
+    assert [layers_in_round(options, r) for r in range(14)] == [
+        max(round(6 - 0.5 * r), 0) for r in range(14)
+    ]
+    assert layers_in_round(options, 13) == 0
+
+
+def test_derived_seeds_are_all_different():
+    seeds = [derived_seed(s, p, i) for s in range(5) for p in (1, 2, 3) for i in range(20)]
+    assert len(set(seeds)) == len(seeds)
+    assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+def _start(workdir: pathlib.Path, cache: pathlib.Path) -> subprocess.Popen:
+    options = [f"--config.{key}={value}" for key, value in OPTIONS.items()]
+    flags = ["--config=configs/digits.py", *options]
+    return subprocess.Popen(
+        [sys.executable, "-m", "furs_jax.main", *flags, f"--workdir={workdir}"],
+        cwd=ROOT,
+        env={**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_ten_kills_change_nothing(finished, cache, tmp_path):
+    """SIGKILL at ten random instants: every file ends as that of a run never stopped."""
+    whole = content(finished[0])
+    rng = random.Random(0)
+    kills, runs = 0, 0
+    while kills < 10 or runs == 0:
+        run = _start(tmp_path / "w", cache)
+        try:
+            output, _ = run.communicate(timeout=rng.uniform(2, 6) if kills < 10 else None)
+        except subprocess.TimeoutExpired:
+            os.killpg(run.pid, signal.SIGKILL)
+            run.wait()
+            kills += 1
+            continue
+        assert run.returncode == 0, output
+        assert content(tmp_path / "w") == whole
+        runs += 1
+        os.rename(tmp_path / "w", tmp_path / f"finished{runs}")

@@ -1,0 +1,76 @@
+"""A run's folder: lines cut off by a kill, one process at a time."""
+
+import multiprocessing
+
+import pytest
+
+from furs_jax.errors import WorkdirError
+from furs_jax.workdir import Journal, Workdir, read_json, write_json
+
+
+def test_a_line_cut_off_by_a_kill_is_dropped(tmp_path):
+    journal = Journal(tmp_path / "j.jsonl")
+    assert journal.read() == []
+    journal.append({"a": 1})
+    whole = journal.path.read_text() + '{"a": 2}\n'
+    for end in range(len(whole)):
+        journal.path.write_text(whole[:end])
+        records = journal.read()
+        assert records == [{"a": 1}, {"a": 2}][: whole[:end].count("\n")]
+        journal.append({"a": 3})
+        assert journal.read() == [*records, {"a": 3}]
+
+
+def test_unwanted_lines_are_dropped(tmp_path):
+    journal = Journal(tmp_path / "j.jsonl")
+    for value in range(5):
+        journal.append({"a": value})
+    journal.keep(lambda record: record["a"] % 2)
+    assert journal.read() == [{"a": 1}, {"a": 3}]
+
+
+def test_json_is_replaced_whole(tmp_path):
+    path = tmp_path / "x.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert read_json(path) == {"a": 1}
+
+
+def _try_to_open(path, queue):
+    try:
+        Workdir(path, {"a": 1})
+        queue.put("opened")
+    except WorkdirError as error:
+        queue.put(str(error))
+
+
+def test_one_process_at_a_time(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+
+    def other() -> str:
+        process = context.Process(target=_try_to_open, args=(tmp_path, queue))
+        process.start()
+        answer = queue.get(timeout=60)
+        process.join()
+        return answer
+
+    folder = Workdir(tmp_path, {"a": 1})
+    folder.start({"a": 1}, {})
+    assert "in use by another process" in other()
+    folder.close()
+    assert other() == "opened"
+
+
+def test_differences_are_named(tmp_path):
+    config = {"x": {"a": 1, "b": [1]}, "y": 2}
+    folder = Workdir(tmp_path, config)
+    folder.start(config, {"versions": {"jax": "1"}})
+    assert folder.start(config, {"versions": {"jax": "2"}}) == {"versions": {"jax": "1"}}
+    folder.close()
+    with pytest.raises(WorkdirError, match=r"config.x.b \(\[1\] there, \[2\] here\), config.z"):
+        Workdir(tmp_path, {"x": {"a": 1, "b": [2]}, "y": 2, "z": 1})
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WorkdirError, match="is a file"):
+        Workdir(tmp_path / "file", config)
