@@ -57,11 +57,12 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.train = training()  # in each round
 
     config.furs = ml_collections.ConfigDict()
-    config.furs.method = "dropout"
+    config.furs.method = "dropout"  # measured by draws, or "fisher": to second order, one pass
     config.furs.metric = "loss"  # what FURs rank by: "loss" or "accuracy"
     config.furs.base_drop_rate = 0.05  # mean rate; each site loses the same MACs
     config.furs.draws = 5  # gates drawn for each image and site
     config.furs.noise = "bernoulli"  # or "gaussian"
+    config.furs.fisher_labels = "empirical"  # true labels, or "sampled" from the prediction
     config.furs.images = 0  # of the search split to measure on, evenly spread; 0: all
     config.furs.batch_size = 64  # images, over all devices; times draws and sites in memory
 

@@ -1,7 +1,8 @@
 """FLOPs utilisation ratios: what accuracy each site's channels give per MAC.
 
 Chen et al., CVPR 2020, equation 2 and section 3.2: FUR_l = (dAcc / dc_l) / (dFLOPs / dc_l), with
-SpatialDropout as the small change in channels.
+SpatialDropout as the small change in channels. The drop in loss is measured by drawing (method
+"dropout", the paper's) or computed to second order (method "fisher").
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -14,9 +15,18 @@ from furs_jax.errors import ConfigError
 from furs_jax.gates import NOISES
 from furs_jax.networks import Network
 from furs_jax.resources import marginal_macs
-from furs_jax.step import Batch, FurSums, Variables, data_parallel, make_fur_step, shard
+from furs_jax.step import (
+    Batch,
+    FurSums,
+    Variables,
+    data_parallel,
+    make_dropout_step,
+    make_fisher_step,
+    shard,
+)
 
-METHODS = ("dropout",)
+METHODS = ("dropout", "fisher")
+FISHER_LABELS = ("empirical", "sampled")
 METRICS = ("loss", "accuracy")
 MAX_RATE = 0.5
 
@@ -28,7 +38,7 @@ class FURs(NamedTuple):
     furs_stderr: np.ndarray
     loss_increase: np.ndarray  # mean cross-entropy with the site dropped, minus without
     loss_increase_stderr: np.ndarray
-    accuracy_drop: np.ndarray  # share of the images
+    accuracy_drop: np.ndarray  # share of the images; NaN where the method doesn't tell
     accuracy_drop_stderr: np.ndarray
     drop_rates: np.ndarray
     loss: float  # of the undropped network on the same images
@@ -52,15 +62,25 @@ def drop_rates(channels: Sequence[int], marginal: np.ndarray, base_rate: float) 
     return np.clip(base_rate * site_macs.mean() / site_macs, 0.0, MAX_RATE)
 
 
-def check_options(method: str, metric: str, base_drop_rate: float, draws: int, noise: str) -> None:
+def check_options(
+    method: str,
+    metric: str,
+    base_drop_rate: float,
+    draws: int,
+    noise: str,
+    fisher_labels: str = "empirical",
+) -> None:
     """Raises ConfigError where an option of the estimator can't work."""
     for option, value, known in (
         ("method", method, METHODS),
         ("metric", metric, METRICS),
         ("noise", noise, NOISES),
+        ("fisher_labels", fisher_labels, FISHER_LABELS),
     ):
         if value not in known:
             raise ConfigError(f"furs.{option}={value!r} must be one of {', '.join(known)}")
+    if method == "fisher" and metric != "loss":
+        raise ConfigError("furs.method=fisher knows the loss only; give furs.metric=loss")
     if not 0 < base_drop_rate <= MAX_RATE:
         raise ConfigError(f"furs.base_drop_rate={base_drop_rate:g} must be in (0, {MAX_RATE}]")
     if draws < 1:
@@ -78,6 +98,8 @@ def estimate_furs(
     base_drop_rate: float = 0.05,
     draws: int = 5,
     noise: str = "bernoulli",
+    fisher_labels: str = "empirical",
+    fan_out: bool = True,
     seed: int = 0,
     preprocess: Callable[[jax.Array], jax.Array] = lambda images: images,
     dtype: np.dtype | str = "float32",
@@ -92,11 +114,13 @@ def estimate_furs(
       batches: of equal shape, each a dict of image (N, H, W, C), label int32 (N,), index int32
         (N,) naming the image, and weight float32 (N,), 0 for images that only fill up a batch:
         see `furs_jax.data.evaluation_batches`. N must be a multiple of the number of devices.
-      method: "dropout".
+      method: "dropout" or "fisher".
       metric: what the FURs are of, "loss" or "accuracy"; both are always recorded.
       base_drop_rate: p0.
-      draws: R, gates drawn for each image and site.
-      noise: "bernoulli" or "gaussian".
+      draws: R, gates drawn for each image and site ("dropout").
+      noise: "bernoulli" or "gaussian" ("dropout").
+      fisher_labels: "empirical" or "sampled" ("fisher"), see `make_fisher_step`.
+      fan_out: see `make_dropout_step`.
       seed: of the draws. An image's draws depend on this and on its index alone.
       preprocess: images to what the network takes.
       dtype: of the computation.
@@ -105,7 +129,7 @@ def estimate_furs(
     Raises:
       ConfigError: an option can't work, or there are fewer than two images.
     """
-    check_options(method, metric, base_drop_rate, draws, noise)
+    check_options(method, metric, base_drop_rate, draws, noise, fisher_labels)
     devices = devices or jax.devices()
     marginal = marginal_macs(net.macs, channels)
     rates = drop_rates(channels, marginal, base_drop_rate)
@@ -114,7 +138,12 @@ def estimate_furs(
     def apply(variables, images, gates):
         return module.apply(variables, preprocess(images), gates)
 
-    step = data_parallel(make_fur_step(apply, tuple(channels), draws, noise), devices)
+    widths = tuple(channels)
+    if method == "fisher":
+        step = make_fisher_step(apply, widths, fisher_labels)
+    else:
+        step = make_dropout_step(apply, widths, draws, noise, fan_out)
+    step = data_parallel(step, devices)
     replicated = (variables, rates.astype(np.float32), jax.random.key(seed))
     sums = _total(step(replicated, shard(batch, len(devices))) for batch in batches)
     return _furs(sums, rates, rates * np.asarray(channels) * marginal, metric)
@@ -136,6 +165,8 @@ def _furs(sums: FurSums, rates: np.ndarray, macs_removed: np.ndarray, metric: st
     mean = sums.rise / count
     variance = np.maximum(sums.rise_squared - count * mean**2, 0.0) / (count - 1)
     stderr = np.sqrt(variance / count)
+    if len(mean) < len(METRICS):  # errors are not known
+        mean, stderr = (np.vstack([x, np.full_like(x, np.nan)]) for x in (mean, stderr))
     chosen = METRICS.index(metric)
     loss, errors = sums.base / count
     return FURs(

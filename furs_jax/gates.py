@@ -6,18 +6,69 @@ A gate of zero is exactly the network without that channel.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-Gates = Sequence[jax.Array] | None
-
 NOISES = ("bernoulli", "gaussian")
 
 
+class FanOut(NamedTuple):
+    """Gates of which each belongs to copies of the batch that branch off at its site.
+
+    With site l gated alone, everything before site l equals the ungated pass. So the batch carries
+    a stack of streams along its leading axis: stream 0 is never gated, and at each site R gated
+    copies of stream 0 join the stack. Later layers see a bigger batch. Networks must treat images
+    independently (as in evaluation), and pass both sides of a sum or a concatenation through
+    `match_streams`.
+
+    Attributes:
+      gates: one array per site, shape (R, N, 1, 1, C_l), N being the images of one stream.
+    """
+
+    gates: tuple[jax.Array, ...]
+
+    def split(self, outputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The network's outputs, shape ((1 + L R) N, K), as (N, K) and (L, R, N, K)."""
+        draws, images = self.gates[0].shape[:2]
+        rest = outputs[images:].reshape(len(self.gates), draws, images, -1)
+        return outputs[:images], rest
+
+
+Gates = Sequence[jax.Array] | FanOut | None
+
+
 def gate(x: jax.Array, gates: Gates, site: int) -> jax.Array:
-    """Multiplies x, shape (N, H, W, C_l), by the gate of `site`; x itself where gates is None."""
-    return x if gates is None else x * gates[site].astype(x.dtype)
+    """Multiplies x, shape (N, H, W, C_l), by the gate of `site`; x itself where gates is None.
+
+    Under `FanOut` the site's gated copies of stream 0 are appended to x instead.
+    """
+    if gates is None:
+        return x
+    if isinstance(gates, FanOut):
+        value = gates.gates[site].astype(x.dtype)
+        branches = x[None, : value.shape[1]] * value
+        return jnp.concatenate([x, branches.reshape(-1, *x.shape[1:])])
+    return x * gates[site].astype(x.dtype)
+
+
+def match_streams(gates: Gates, *values: jax.Array) -> tuple[jax.Array, ...]:
+    """Gives all values as many streams, so that they can be summed or concatenated.
+
+    A stream that branched off on one side only equals stream 0 on the others. Without `FanOut`
+    the values are returned as they are.
+    """
+    if not isinstance(gates, FanOut):
+        return values
+    images = gates.gates[0].shape[1]
+    most = max(x.shape[0] for x in values)
+    return tuple(
+        jnp.concatenate([x, *[x[:images]] * ((most - x.shape[0]) // images)])
+        if x.shape[0] < most
+        else x
+        for x in values
+    )
 
 
 def sample_noise(keys: jax.Array, channels: Sequence[int], noise: str = "bernoulli") -> jax.Array:

@@ -1,47 +1,19 @@
 """The command line: python -m furs_jax.main --config=configs/x.py --workdir=DIR."""
 
-import os
 import sys
+from typing import Any
 
-from absl import app, flags, logging
-from ml_collections import config_flags
-
-from furs_jax.errors import FursError
-
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", "configs/digits.py", "The config file; --config.a.b=v changes one of its options."
-)
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "The run's folder. The same command goes on with the run that it holds."
-)
+from furs_jax import cli
 
 
-def main(_: list[str]) -> None:
-    if not _WORKDIR.value:
-        sys.exit("furs_jax: give the run's folder, as in --workdir=runs/digits")
-    path = config_flags.get_config_filename(flags.FLAGS["config"])
-    if not os.path.isfile(path.partition(":")[0]):
-        sys.exit(f"furs_jax: there is no config file {path}")
-    logging.set_verbosity(logging.ERROR)  # libraries report through absl
+def main(arguments: list[str], config: Any, workdir: str) -> None:
+    if arguments:
+        sys.exit(f"furs_jax: {arguments[0]!r} is no option; options look like --config.seed=1")
     # Imported here, so that wrong options are reported without waiting for JAX.
     from furs_jax.search import search
 
-    try:
-        search(_CONFIG.value, _WORKDIR.value)
-    except FursError as error:
-        sys.exit(f"furs_jax: {error}")
-    except OSError as error:
-        sys.exit(f"furs_jax: {error}; the same command goes on from the last checkpoint")
-
-
-def _parse(arguments: list[str]) -> list[str]:
-    """Parses the flags; a mistake in them becomes one line, not a traceback."""
-    try:
-        return flags.FLAGS(arguments)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = str(error).replace("\\n", " ").strip().splitlines()[-1]
-        sys.exit(f"furs_jax: an option can't be used: {reason}")
+    search(config, workdir)
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=_parse)
+    cli.run(main)

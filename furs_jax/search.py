@@ -167,6 +167,7 @@ def _check_options(config: ml_collections.ConfigDict) -> None:
         estimator.base_drop_rate,
         estimator.draws,
         estimator.noise,
+        estimator.fisher_labels,
     )
     if config.search.select not in SELECTIONS:
         raise ConfigError(f"search.select={config.search.select!r} must be one of {SELECTIONS}")
@@ -227,7 +228,7 @@ def _round(run: Run, index: int, channels: Sequence[int]) -> Record:
         "search_loss": search["loss"],
         "search_accuracy": search["top1"],
         **{
-            field: getattr(estimate, field).tolist()
+            field: _known(getattr(estimate, field))
             for field in (
                 "furs",
                 "furs_stderr",
@@ -250,6 +251,11 @@ def _round(run: Run, index: int, channels: Sequence[int]) -> Record:
     }
 
 
+def _known(values: np.ndarray) -> list[float] | None:
+    """As JSON holds it; None where the method doesn't tell."""
+    return None if np.all(np.isnan(values)) else values.tolist()
+
+
 def layers_in_round(options: ml_collections.ConfigDict, index: int) -> int:
     """K_r = max(round(K - r * decay), 0), the sites changed each way in round r."""
     return max(round(options.num_layers - index * options.num_layers_decay), 0)
@@ -261,12 +267,13 @@ def _estimate(run: Run, index: int, channels: Sequence[int], variables: Any) -> 
         run.task.net,
         channels,
         variables,
-        evaluation_batches(_spread(search, options.images), options.batch_size),
+        evaluation_batches(evenly_spread(search, options.images), options.batch_size),
         method=options.method,
         metric=options.metric,
         base_drop_rate=options.base_drop_rate,
         draws=options.draws,
         noise=options.noise,
+        fisher_labels=options.fisher_labels,
         seed=derived_seed(run.config.seed, 2, index),
         preprocess=run.task.preprocess,
         dtype=run.task.dtype,
@@ -274,7 +281,7 @@ def _estimate(run: Run, index: int, channels: Sequence[int], variables: Any) -> 
     )
 
 
-def _spread(split: Split, count: int) -> Split:
+def evenly_spread(split: Split, count: int) -> Split:
     """`count` images evenly spread over the split; all of it where count is 0 or too large."""
     total = len(split.labels)
     if not 0 < count < total:

@@ -1,17 +1,20 @@
 """FURs: against the slow obvious version, closed forms, one device against eight."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from furs_jax import furs as furs_lib
-from furs_jax.data import evaluation_batches
+from furs_jax.data import Split, evaluation_batches
 from furs_jax.errors import ConfigError
 from furs_jax.furs import drop_rates, estimate_furs
-from furs_jax.gates import dropout_gates, sample_noise
+from furs_jax.gates import dropout_gates, gate, sample_noise
 from furs_jax.networks import get_network
 from furs_jax.resources import marginal_macs
+from furs_jax.step import data_parallel, make_dropout_step, make_fisher_step
 from tests.conftest import random_variables
 from tests.test_step import random_split
 
@@ -58,12 +61,20 @@ def _site_by_site(net, variables, split, rates, draws, seed, noise):
     return dropped.mean(axis=0) - scores(None)
 
 
-@pytest.mark.parametrize("noise", ["bernoulli", "gaussian"])
-@pytest.mark.parametrize("metric", ["loss", "accuracy"])
-def test_vmapped_furs_equal_the_site_by_site_ones(tiny, metric, noise):
+@pytest.mark.parametrize("fan_out", [True, False])
+@pytest.mark.parametrize(("metric", "noise"), [("loss", "bernoulli"), ("accuracy", "gaussian")])
+def test_furs_equal_the_site_by_site_ones(tiny, metric, noise, fan_out):
     variables, split = random_variables(tiny, tiny.channels), random_split(45)
     found = _estimate(
-        tiny, variables, split, metric=metric, noise=noise, base_drop_rate=0.3, draws=3, seed=7
+        tiny,
+        variables,
+        split,
+        metric=metric,
+        noise=noise,
+        base_drop_rate=0.3,
+        draws=3,
+        seed=7,
+        fan_out=fan_out,
     )
     marginal = marginal_macs(tiny.macs, tiny.channels)
     rates = drop_rates(tiny.channels, marginal, 0.3)
@@ -87,9 +98,28 @@ def test_furs_do_not_depend_on_devices_or_batches(tiny):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-9, err_msg=field)
 
 
+@pytest.mark.parametrize("padding", ["max", "local"])
+@pytest.mark.parametrize("name", ["resnet14_cifar", "resnet18"])
+def test_fan_out_equals_vmapped_passes_in_every_network(name, padding):
+    shape = (8, 8, 1) if name.endswith("cifar") else (32, 32, 1)
+    net = get_network(name, 0.25, 10, padding, shape)
+    widths = np.random.default_rng(0).integers(3, 9, len(net.channels))
+    net = dataclasses.replace(net, template=net.module(widths))
+    variables = random_variables(net, net.channels)
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 10, 10).astype(np.int32)
+    split = Split(rng.integers(0, 256, (10, *shape)).astype(np.uint8), labels)
+    fan, passes = (
+        _estimate(net, variables, split, batch_size=5, draws=2, fan_out=f) for f in (True, False)
+    )
+    for field, a, b in zip(fan._fields, fan, passes, strict=True):
+        scale = np.max(np.abs(b))
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * scale, err_msg=field)
+
+
 def test_one_trace_for_a_network(tiny, monkeypatch):
     traces = []
-    make = furs_lib.make_fur_step
+    make = furs_lib.make_dropout_step
 
     def counted(apply, *arguments):
         def traced(*inputs):
@@ -98,9 +128,68 @@ def test_one_trace_for_a_network(tiny, monkeypatch):
 
         return make(traced, *arguments)
 
-    monkeypatch.setattr(furs_lib, "make_fur_step", counted)
-    _estimate(tiny, random_variables(tiny, tiny.channels), random_split(80))
-    assert len(traces) == 2  # once undropped, once for all sites, draws and batches
+    monkeypatch.setattr(furs_lib, "make_dropout_step", counted)
+    variables, split = random_variables(tiny, tiny.channels), random_split(80)
+    _estimate(tiny, variables, split)
+    assert len(traces) == 1  # for all sites, draws and batches
+    _estimate(tiny, variables, split, fan_out=False)
+    assert len(traces) == 3  # undropped, and dropped
+
+
+@pytest.mark.parametrize("labels", ["empirical", "sampled"])
+def test_fisher_furs_are_squared_gradients_of_single_images(tiny, labels):
+    variables, split = random_variables(tiny, tiny.channels), random_split(21)
+    module = tiny.module(tiny.channels)
+    found = _estimate(
+        tiny, variables, split, method="fisher", fisher_labels=labels, base_drop_rate=0.2, seed=3
+    )
+    marginal = marginal_macs(tiny.macs, tiny.channels)
+    rates = drop_rates(tiny.channels, marginal, 0.2)
+    ones = [jnp.ones((1, 1, 1, c)) for c in tiny.channels]
+    rise = np.zeros((len(rates), 21))
+    for n in range(21):
+        image = _preprocess(jnp.asarray(split.images[n : n + 1]))
+
+        def log_likelihood(gates, label, image=image):
+            return jax.nn.log_softmax(module.apply(variables, image, gates))[0, label]
+
+        label = split.labels[n]
+        if labels == "sampled":
+            key = jax.random.fold_in(jax.random.key(3), n)
+            label = jax.random.categorical(key, module.apply(variables, image)[0])
+        gradients = jax.grad(log_likelihood)(ones, label)
+        rise[:, n] = [np.sum(np.square(g)) for g in gradients]
+    rise *= (rates / (2 * (1 - rates)))[:, None]
+    np.testing.assert_allclose(found.loss_increase, rise.mean(axis=1), rtol=1e-3)
+    stderr = rise.std(axis=1, ddof=1) / np.sqrt(21)
+    np.testing.assert_allclose(found.loss_increase_stderr, stderr, rtol=1e-3)
+    assert np.all(np.isnan(found.accuracy_drop))
+    with pytest.raises(ConfigError, match="knows the loss only"):
+        _estimate(tiny, variables, split, method="fisher", metric="accuracy")
+
+
+def test_sampled_fisher_is_the_gauss_newton_second_order_of_a_linear_network():
+    """Where logits are linear in the gates, the rise under small noise is exactly that."""
+    rng = np.random.default_rng(0)
+    weights, rate = jnp.asarray(rng.normal(size=(6, 4)), jnp.float32), 0.02
+    features = jnp.asarray(rng.normal(size=(500, 1, 1, 6)), jnp.float32)
+
+    def apply(_, images, gates):
+        return jnp.mean(gate(images, gates, 0), axis=(1, 2)) @ weights
+
+    def rise(step):
+        batch = {
+            "image": features[None],
+            # From the network's own prediction, so that the expected Hessian is Gauss-Newton's.
+            "label": jax.random.categorical(jax.random.key(1), apply(None, features, None))[None],
+            "index": jnp.arange(500)[None],
+            "weight": jnp.ones((1, 500)),
+        }
+        inputs = (None, jnp.array([rate]), jax.random.key(0))
+        return float(data_parallel(step, jax.devices()[:1])(inputs, batch).rise[0, 0]) / 500
+
+    dropout = rise(make_dropout_step(apply, (6,), 3000, "gaussian"))
+    assert rise(make_fisher_step(apply, (6,), "sampled")) == pytest.approx(dropout, rel=0.1)
 
 
 def test_drop_rates_remove_equal_macs_and_are_clipped():
@@ -118,7 +207,7 @@ def test_drop_rates_remove_equal_macs_and_are_clipped():
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"method": "guess"}, "furs.method='guess' must be one of dropout"),
+        ({"method": "guess"}, "furs.method='guess' must be one of dropout, fisher"),
         ({"metric": "f1"}, "furs.metric"),
         ({"noise": "pink"}, "furs.noise"),
         ({"base_drop_rate": 0.0}, "furs.base_drop_rate"),

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from furs_jax.gates import Gates, gate
+from furs_jax.gates import Gates, gate, match_streams
 from furs_jax.networks.blocks import Conv, ConvBatchNorm, average_pool, downsample, fit_width
 from furs_jax.resources import Layer
 
@@ -111,8 +111,11 @@ class ResNet(nn.Module):
         x = fit_width(x, block.trunk)
         if block.gates_sum:
             # Removing a channel here removes it from the shortcut too, so the gate covers both.
+            x, y = match_streams(gates, x, y)
             return nn.relu(gate(x + y, gates, block.second.site))
-        return nn.relu(x + fit_width(gate(y, gates, block.second.site), block.trunk))
+        y = fit_width(gate(y, gates, block.second.site), block.trunk)
+        x, y = match_streams(gates, x, y)
+        return nn.relu(x + y)
 
 
 def cifar_resnet(depth: int, width_multiplier: float, **fields: Any) -> ResNet:
