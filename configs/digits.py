@@ -15,10 +15,10 @@ def get_config(argument: str = ""):
     config.data.search_fraction = 0.2
     config.eval_batch_size = 128
     for recipe in (config.train, config.final.train):
-        recipe.epochs = 10
+        recipe.epochs = 20
         recipe.batch_size = 64
         recipe.crop_margin = 1
         recipe.flip = False
-    config.final.train.epochs = 20
-    config.final.seeds = 3
+    config.final.train.epochs = 40
+    config.final.seeds = 5
     return adapt(config, argument)
