@@ -53,8 +53,10 @@ def set_up(cpu_devices: int = 0, batch_sizes: Sequence[int] = ()) -> tuple[jax.D
 def best_cpu_devices(cores: int, batch_sizes: Sequence[int]) -> int:
     """The most devices, up to one for each core, that split every batch into equal parts.
 
-    Parts have at least 8 images. Two devices on two cores trained a ResNet-20 (batch 128) 1.34
-    times as fast as one, and a ResNet-14 of 8 to 32 channels 1.1 times; more cores: not measured.
+    Parts have at least 8 images. Measured on two cores, two devices against one: a ResNet-20
+    (batch 128) trained 1.3 times as fast, a ResNet-14 of 8 to 32 channels on 28x28 images equally
+    fast. A step of few MACs is faster on one device, so configs/digits.py asks for one. More than
+    two cores: not measured.
     """
     counts = [
         count
