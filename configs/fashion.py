@@ -3,6 +3,8 @@
 apt-get install dataset-fashion-mnist
 python -m furs_jax.main --config=configs/fashion.py --workdir=runs/fashion
 
+Measured on 2 cores of a CPU, 5 final seeds: 75 min beside other work; top-1 of the original 88.91
+± 0.15 %, of the searched network 89.11 ± 0.45 % (the difference is within noise).
 """
 
 from configs.default import adapt

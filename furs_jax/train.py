@@ -3,7 +3,6 @@
 import collections
 import contextlib
 import dataclasses
-import functools
 import math
 import pathlib
 import time
@@ -96,6 +95,7 @@ class Trainer(NamedTuple):
     recipe: Recipe
     split: Split
     init: Callable[[int], TrainState]
+    abstract: Callable[[], TrainState]  # shapes and dtypes of the state
     step: Callable[[TrainState, dict], tuple[TrainState, dict]]
 
 
@@ -113,13 +113,7 @@ def make_trainer(task: Task, channels: Sequence[int], recipe: Recipe, split: Spl
         label_smoothing=recipe.label_smoothing,
     )
 
-    # Random numbers for many arrays compile slowly; on CPU this program, run once, was compiled
-    # five times as fast without optimisation.
-    on_cpu = task.devices[0].platform == "cpu"
-    options = {"xla_backend_optimization_level": 0} if on_cpu else None
-
-    @functools.partial(jax.jit, compiler_options=options)
-    def init(seed: jax.Array) -> TrainState:
+    def initial(seed: jax.Array) -> TrainState:
         images = jnp.zeros((1, *task.net.image_shape))
         variables = module.init(jax.random.key(seed), images)
         return TrainState(
@@ -130,8 +124,19 @@ def make_trainer(task: Task, channels: Sequence[int], recipe: Recipe, split: Spl
             opt_state=optimizer.init(variables["params"]),
         )
 
-    parallel = data_parallel(step, task.devices, donate=True)
-    return Trainer(task, recipe, split, lambda seed: init(jnp.int32(seed)), parallel)
+    # Random numbers for many arrays compile slowly; on CPU this program, run once, was compiled
+    # five times as fast without optimisation.
+    on_cpu = task.devices[0].platform == "cpu"
+    options = {"xla_backend_optimization_level": 0} if on_cpu else None
+    init = jax.jit(initial, compiler_options=options)
+    return Trainer(
+        task=task,
+        recipe=recipe,
+        split=split,
+        init=lambda seed: init(jnp.int32(seed)),
+        abstract=lambda: jax.eval_shape(initial, jnp.int32(0)),
+        step=data_parallel(step, task.devices, donate=True),
+    )
 
 
 def _optimizer(recipe: Recipe, epoch_steps: int) -> optax.GradientTransformation:
@@ -220,7 +225,7 @@ def _restore(
     record = checkpoints.record() if checkpoints else None
     if record is None:
         return trainer.init(seed), {"epoch": 0, "step": 0, "seconds": 0.0}
-    return checkpoints.restore(jax.eval_shape(trainer.init, seed)), record
+    return checkpoints.restore(trainer.abstract()), record
 
 
 def _train_epoch(

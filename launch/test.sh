@@ -6,5 +6,5 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . launch/venv.sh test,tfds
 ruff check .
 ruff format --check .
-# One worker for each core; the tests of a file share what they compile.
-exec python -m pytest --numprocesses="${PYTEST_WORKERS:-auto}" --dist=loadfile "$@"
+# One worker for each core; tests of one group share what they compile.
+exec python -m pytest --numprocesses="${PYTEST_WORKERS:-auto}" --dist=loadgroup "$@"

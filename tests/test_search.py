@@ -17,12 +17,16 @@ from furs_jax.errors import BudgetError, ConfigError, DataError, DivergedError, 
 from furs_jax.reallocate import choose_sites
 from furs_jax.search import derived_seed, initial_network, layers_in_round, search
 
+# They share a run and what it compiled.
+pytestmark = pytest.mark.xdist_group("search")
+
 ROOT = pathlib.Path(__file__).parents[1]
+EPOCHS = 8  # each checkpointed: a kill mostly falls between two of them
 OPTIONS = {
     "network": "resnet8_cifar",
     "width_multiplier": 0.25,
-    "train.epochs": 2,
-    "final.train.epochs": 2,
+    "train.epochs": EPOCHS,
+    "final.train.epochs": EPOCHS,
     "final.seeds": 2,
     "furs.draws": 2,
     "search.rounds": 2,
@@ -84,7 +88,7 @@ def test_a_run_s_files_agree_with_each_other(finished):
     epochs = [(r["phase"], r["epoch"]) for r in files["metrics.jsonl"]]
     phases = ["round_00", "round_01"]
     phases += [f"final_{n}_{s}" for n in ("original", "searched") for s in (0, 1)]
-    assert epochs == [(phase, epoch) for phase in phases for epoch in (1, 2)]
+    assert epochs == [(phase, epoch) for phase in phases for epoch in range(1, EPOCHS + 1)]
     for name in ("original", "searched"):
         scores = [seed["top1"] for seed in result[name]["seeds"]]
         assert result[name]["top1"][0] == pytest.approx(np.mean(scores))

@@ -67,7 +67,7 @@ def test_checkpoints_hold_the_state_at_the_time_of_saving(trainer, tmp_path):
             state, _ = trainer.step(state, batch)
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.record() == {"epoch": 1}
-        found = checkpoints.restore(jax.eval_shape(trainer.init, 0))
+        found = checkpoints.restore(trainer.abstract())
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
@@ -85,10 +85,8 @@ def test_another_network_s_checkpoint_is_refused(trainer, tiny, tmp_path):
             WorkdirError, match="is not of this network.*float32.*8, 10.* for .*float32.*9, 10"
         ),
     ):
-        checkpoints.restore(jax.eval_shape(wider.init, 0))
-    half = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, np.float16), jax.eval_shape(trainer.init, 0)
-    )
+        checkpoints.restore(wider.abstract())
+    half = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, np.float16), trainer.abstract())
     with (
         Checkpoints(tmp_path) as checkpoints,
         pytest.raises(WorkdirError, match="float32.* for .*float16"),
