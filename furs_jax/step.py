@@ -238,8 +238,8 @@ def make_dropout_step(
     def dropout_step(replicated, batch: Batch) -> FurSums:
         variables, rates, key = replicated
         labels = batch["label"]
-        samples = jnp.stack(
-            [draw_noise(key, batch["index"], r, channels, noise) for r in range(draws)]
+        samples = jax.vmap(lambda draw: draw_noise(key, batch["index"], draw, channels, noise))(
+            jnp.arange(draws)
         )
         evaluate = branches if fan_out else passes
         plain, dropped = evaluate(variables, batch["image"], samples, rates)
@@ -290,7 +290,7 @@ def make_fisher_step(apply: Apply, channels: Sequence[int], labels: str) -> FurS
 
 
 def draw_noise(
-    key: jax.Array, index: jax.Array, draw: int, channels: Sequence[int], noise: str
+    key: jax.Array, index: jax.Array, draw: jax.Array, channels: Sequence[int], noise: str
 ) -> jax.Array:
     image_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
     draw_keys = jax.vmap(jax.random.fold_in, (0, None))(image_keys, draw)

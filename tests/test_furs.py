@@ -188,7 +188,7 @@ def test_sampled_fisher_is_the_gauss_newton_second_order_of_a_linear_network():
         inputs = (None, jnp.array([rate]), jax.random.key(0))
         return float(data_parallel(step, jax.devices()[:1])(inputs, batch).rise[0, 0]) / 500
 
-    dropout = rise(make_dropout_step(apply, (6,), 3000, "gaussian"))
+    dropout = rise(make_dropout_step(apply, (6,), 1000, "gaussian"))
     assert rise(make_fisher_step(apply, (6,), "sampled")) == pytest.approx(dropout, rel=0.1)
 
 
