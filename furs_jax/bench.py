@@ -18,10 +18,11 @@ from furs_jax import cli
 from furs_jax.data import evaluation_batches
 from furs_jax.furs import FURs, drop_rates, estimate_furs
 from furs_jax.gates import dropout_gates
+from furs_jax.prepare import prepare
 from furs_jax.reallocate import choose_sites
 from furs_jax.report.tables import format_table
 from furs_jax.resources import marginal_macs
-from furs_jax.search import evenly_spread, prepare
+from furs_jax.search import evenly_spread
 from furs_jax.step import (
     Apply,
     data_parallel,
