@@ -60,11 +60,17 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.furs.method = "dropout"  # measured by draws, or "fisher": to second order, one pass
     config.furs.metric = "loss"  # what FURs rank by: "loss" or "accuracy"
     config.furs.base_drop_rate = 0.05  # mean rate; each site loses the same MACs
-    config.furs.draws = 5  # gates drawn for each image and site
+    config.furs.draws = config_dict.placeholder(object)
+    config.furs.draws = 5  # gates drawn for each image and site, or "auto": until the sites to
+    #                        widen and those to narrow differ by two standard errors
+    config.furs.max_draws = 50  # of "auto"
     config.furs.noise = "bernoulli"  # or "gaussian"
+    config.furs.variance_reduction = True  # stratified draws, first order subtracted; False: the
+    #                                        paper's independent draws
     config.furs.fisher_labels = "empirical"  # true labels, or "sampled" from the prediction
     config.furs.images = 0  # of the search split to measure on, evenly spread; 0: all
-    config.furs.batch_size = 64  # images, over all devices; times draws and sites in memory
+    config.furs.batch_size = 64  # images, over all devices; fewer at once where memory_gib says so
+    config.furs.memory_gib = 4.0  # GiB on each device for the activations of all draws and sites
 
     config.reallocate = ml_collections.ConfigDict()
     config.reallocate.num_layers = 6  # K: sites widened, and as many narrowed, in a round

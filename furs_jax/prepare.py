@@ -4,9 +4,9 @@ import dataclasses
 
 import ml_collections
 
-from furs_jax import furs as furs_lib
 from furs_jax.data import Dataset, Split, load_dataset
 from furs_jax.errors import BudgetError, ConfigError
+from furs_jax.furs import Estimator
 from furs_jax.networks import Network, get_network
 from furs_jax.reallocate import fit_to_budget
 from furs_jax.runtime import resolve_dtype, set_up
@@ -97,15 +97,7 @@ def _check_options(config: ml_collections.ConfigDict) -> None:
         raise ConfigError(
             "flops_budget sets the width of the original network, so width_multiplier must stay 1"
         )
-    estimator = config.furs
-    furs_lib.check_options(
-        estimator.method,
-        estimator.metric,
-        estimator.base_drop_rate,
-        estimator.draws,
-        estimator.noise,
-        estimator.fisher_labels,
-    )
+    estimator_of(config.furs).check()
     if config.search.select not in SELECTIONS:
         raise ConfigError(f"search.select={config.search.select!r} must be one of {SELECTIONS}")
     for option, value, lowest in (
@@ -128,3 +120,7 @@ def final_split(config: ml_collections.ConfigDict, dataset: Dataset) -> Split:
 
 def recipe_of(options: ml_collections.ConfigDict) -> Recipe:
     return Recipe(**options.to_dict())
+
+
+def estimator_of(options: ml_collections.ConfigDict) -> Estimator:
+    return Estimator(**{field: options[field] for field in Estimator._fields})

@@ -3,10 +3,11 @@
 Chen et al., CVPR 2020, algorithm 1.
 """
 
+import dataclasses
 import json
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,11 +17,12 @@ import numpy as np
 from furs_jax import furs as furs_lib
 from furs_jax.data import Split, evaluation_batches
 from furs_jax.errors import DivergedError
-from furs_jax.prepare import final_split, prepare, recipe_of
+from furs_jax.prepare import estimator_of, final_split, prepare, recipe_of
 from furs_jax.reallocate import choose_sites, reallocate
 from furs_jax.report.console import Console
 from furs_jax.report.statistics import difference_interval, mean_interval
 from furs_jax.runtime import CompileClock, compile_clock
+from furs_jax.step import Batch
 from furs_jax.train import Task, make_evaluator, make_trainer, train
 from furs_jax.workdir import Workdir, read_json, write_json
 
@@ -103,10 +105,10 @@ def _round(run: Run, index: int, channels: Sequence[int]) -> Record:
     variables, trained = _train(run, trainer, f"round_{index:02}", title, (1, index))
     start, compiled_training = time.monotonic(), run.clock.seconds
     search = make_evaluator(run.task, channels)(variables, dataset.search)
-    estimate = _estimate(run, index, channels, variables)
+    num_layers = layers_in_round(config.reallocate, index)
+    estimate = _estimate(run, index, channels, variables, num_layers)
     finished = time.monotonic()
     compile_furs = run.clock.seconds - compiled_training
-    num_layers = layers_in_round(config.reallocate, index)
     increased, decreased = choose_sites(estimate.furs, num_layers)
     following = _reallocate(run, channels, estimate.furs, num_layers)
     return {
@@ -129,6 +131,7 @@ def _round(run: Run, index: int, channels: Sequence[int]) -> Record:
                 "drop_rates",
             )
         },
+        "draws": estimate.draws,
         "increased": increased,
         "decreased": decreased,
         "next_channels": list(following),
@@ -151,24 +154,33 @@ def layers_in_round(options: ml_collections.ConfigDict, index: int) -> int:
     return max(round(options.num_layers - index * options.num_layers_decay), 0)
 
 
-def _estimate(run: Run, index: int, channels: Sequence[int], variables: Any) -> furs_lib.FURs:
+def _estimate(
+    run: Run, index: int, channels: Sequence[int], variables: Any, num_layers: int
+) -> furs_lib.FURs:
     options, search = run.config.furs, run.task.dataset.search
     return furs_lib.estimate_furs(
         run.task.net,
         channels,
         variables,
-        evaluation_batches(evenly_spread(search, options.images), options.batch_size),
-        method=options.method,
-        metric=options.metric,
-        base_drop_rate=options.base_drop_rate,
-        draws=options.draws,
-        noise=options.noise,
-        fisher_labels=options.fisher_labels,
+        Reread(evenly_spread(search, options.images), options.batch_size),
+        num_layers=num_layers,
         seed=derived_seed(run.config.seed, 2, index),
         preprocess=run.task.preprocess,
         dtype=run.task.dtype,
         devices=run.task.devices,
+        **estimator_of(options)._asdict(),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Reread:
+    """Evaluation batches of a split that can be read again and again."""
+
+    split: Split
+    batch_size: int
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(evaluation_batches(self.split, self.batch_size))
 
 
 def evenly_spread(split: Split, count: int) -> Split:
