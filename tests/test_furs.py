@@ -245,9 +245,9 @@ def test_one_trace_for_a_network(tiny, monkeypatch):
     monkeypatch.setattr(furs_lib, "make_dropout_step", counted)
     variables, split = random_variables(tiny, tiny.channels), random_split(80)
     _estimate(tiny, variables, split)
-    assert len(traces) == 1  # for all sites, draws and batches
+    assert len(traces) == 2  # all sites, draws and batches; the gradient
     _estimate(tiny, variables, split, fan_out=False)
-    assert len(traces) == 3  # undropped, and dropped
+    assert len(traces) == 5  # undropped, dropped, the gradient
 
 
 @pytest.mark.parametrize("labels", ["empirical", "sampled"])
