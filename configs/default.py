@@ -68,6 +68,8 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.furs.variance_reduction = True  # stratified draws, first order subtracted; False: the
     #                                        paper's independent draws
     config.furs.fisher_labels = "empirical"  # true labels, or "sampled" from the prediction
+    config.furs.every_epochs = 0  # Fisher FURs into metrics.jsonl after every so many epochs of a
+    #                               round, on one image for 40 trained on; 0: never
     config.furs.images = 0  # of the search split to measure on, evenly spread; 0: all
     config.furs.batch_size = 64  # images, over all devices; fewer at once where memory_gib says so
     config.furs.memory_gib = 4.0  # GiB on each device for the activations of all draws and sites

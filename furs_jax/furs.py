@@ -126,12 +126,8 @@ def estimate_furs(
     variables: Variables,
     batches: Iterable[Batch],
     *,
-    fan_out: bool = True,
     num_layers: int = 1,
     seed: int = 0,
-    preprocess: Callable[[jax.Array], jax.Array] = lambda images: images,
-    dtype: np.dtype | str = "float32",
-    devices: Sequence[jax.Device] | None = None,
     **options: Any,
 ) -> FURs:
     """The FUR of every site of a trained network.
@@ -144,17 +140,39 @@ def estimate_furs(
         (N,) naming the image, and weight float32 (N,), 0 for images that only fill up a batch:
         see `furs_jax.data.evaluation_batches`. N must be a multiple of the number of devices.
         Read once for every 5 draws, so give a list or the like for more.
-      fan_out: see `make_dropout_step`.
       num_layers: sites of the top and of the bottom group, which draws="auto" tells apart.
       seed: of the draws. An image's draws depend on this and on its index alone.
+      **options: keyword arguments of `make_estimate`.
+
+    Raises:
+      ConfigError: an option can't work, there are fewer than two images, or one image needs more
+        than memory_gib.
+    """
+    return make_estimate(net, channels, **options)(variables, batches, num_layers, seed)
+
+
+def make_estimate(
+    net: Network,
+    channels: Sequence[int],
+    *,
+    fan_out: bool = True,
+    preprocess: Callable[[jax.Array], jax.Array] = lambda images: images,
+    dtype: np.dtype | str = "float32",
+    devices: Sequence[jax.Device] | None = None,
+    **options: Any,
+) -> Callable[[Variables, Iterable[Batch], int, int], FURs]:
+    """`estimate_furs` of one network, compiled once: (variables, batches, num_layers, seed).
+
+    Args:
+      net, channels: as of `estimate_furs`.
+      fan_out: see `make_dropout_step`.
       preprocess: images to what the network takes.
       dtype: of the computation.
       devices: by default all.
       **options: the fields of `Estimator`.
 
     Raises:
-      ConfigError: an option can't work, there are fewer than two images, or one image needs more
-        than memory_gib.
+      ConfigError: an option can't work.
     """
     estimator = Estimator(**options)
     estimator.check()
@@ -168,24 +186,30 @@ def estimate_furs(
     def apply(variables, images, gates):
         return module.apply(variables, preprocess(images), gates)
 
-    @functools.cache
-    def at_once(shape: tuple[int, ...], image_dtype: np.dtype) -> int:
-        image = jax.ShapeDtypeStruct((1, *shape), image_dtype)
-        needed = bytes_per_image(apply, variables, image, channels, estimator, fan_out)
-        return len(devices) * _images_within(estimator.memory_gib, needed)
-
     step = data_parallel(_make_step(apply, channels, estimator, fan_out), devices)
-    key, (once, most) = jax.random.key(seed), estimator.passes
-    total, made = 0.0, 0
-    while made < most:
-        inputs = (variables, rates.astype(np.float32), jax.random.fold_in(key, made))
-        parts = (shard(part, len(devices)) for part in _parts(batches, at_once, len(devices)))
-        base, rise = _measure(step, inputs, parts)
-        total, made = total + rise, made + 1
-        ratios = total[METRICS.index(estimator.metric)] / made / removed[:, None]
-        if estimator.draws == AUTO and separated(ratios, num_layers):
-            break
-    return _summary(base, total / made, ratios, rates, once * made)
+    limits: dict[Any, int] = {}
+
+    def at_once(variables: Variables, batch: Batch) -> int:
+        image = jax.ShapeDtypeStruct((1, *batch["image"].shape[1:]), batch["image"].dtype)
+        if image not in limits:
+            needed = bytes_per_image(apply, variables, image, channels, estimator, fan_out)
+            limits[image] = len(devices) * _images_within(estimator.memory_gib, needed)
+        return limits[image]
+
+    def estimate(variables, batches, num_layers, seed) -> FURs:
+        key, (once, most) = jax.random.key(seed), estimator.passes
+        total, made = 0.0, 0
+        while made < most:
+            inputs = (variables, rates.astype(np.float32), jax.random.fold_in(key, made))
+            parts = _parts(batches, functools.partial(at_once, variables), len(devices))
+            base, rise = _measure(step, inputs, (shard(part, len(devices)) for part in parts))
+            total, made = total + rise, made + 1
+            ratios = total[METRICS.index(estimator.metric)] / made / removed[:, None]
+            if estimator.draws == AUTO and separated(ratios, num_layers):
+                break
+        return _summary(base, total / made, ratios, rates, once * made)
+
+    return estimate
 
 
 def _make_step(
@@ -236,11 +260,13 @@ def _images_within(memory_gib: float, needed: int) -> int:
     return count
 
 
-def _parts(batches: Iterable[Batch], at_once: Callable[..., int], devices: int) -> Iterator[Batch]:
+def _parts(
+    batches: Iterable[Batch], at_once: Callable[[Batch], int], devices: int
+) -> Iterator[Batch]:
     """The batches, cut evenly so that each part fits into memory; all parts have one shape."""
     for batch in batches:
         count = len(batch["label"])
-        most = at_once(batch["image"].shape[1:], batch["image"].dtype)
+        most = at_once(batch)
         size = devices * math.ceil(count / math.ceil(count / most) / devices)
         for start in range(0, count, size):
             place = np.arange(start, start + size)

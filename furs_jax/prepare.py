@@ -104,6 +104,7 @@ def _check_options(config: ml_collections.ConfigDict) -> None:
         ("search.rounds", config.search.rounds, 1),
         ("final.seeds", config.final.seeds, 1),
         ("furs.images", config.furs.images, 0),
+        ("furs.every_epochs", config.furs.every_epochs, 0),
         ("reallocate.num_layers", config.reallocate.num_layers, 0),
         ("reallocate.min_channels", config.reallocate.min_channels, 1),
         ("reallocate.channel_multiple", config.reallocate.channel_multiple, 1),

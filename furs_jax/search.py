@@ -7,7 +7,7 @@ import dataclasses
 import json
 import pathlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -23,11 +23,14 @@ from furs_jax.report.console import Console
 from furs_jax.report.statistics import difference_interval, mean_interval
 from furs_jax.runtime import CompileClock, compile_clock
 from furs_jax.step import Batch
-from furs_jax.train import Task, make_evaluator, make_trainer, train
+from furs_jax.train import Task, Trainer, make_evaluator, make_trainer, train
 from furs_jax.workdir import Workdir, read_json, write_json
 
 Record = dict[str, Any]
 SearchResult = Record  # as result.json: see README
+
+# FURs while training look at one image for so many that are trained on.
+_MONITOR_SHARE = 40
 
 
 class Run(NamedTuple):
@@ -102,11 +105,15 @@ def _round(run: Run, index: int, channels: Sequence[int]) -> Record:
     title = f"round {index + 1}/{config.search.rounds}"
     recipe = recipe_of(config.train)
     trainer = make_trainer(run.task, channels, recipe, dataset.train)
-    variables, trained = _train(run, trainer, f"round_{index:02}", title, (1, index))
+    phase, monitor = f"round_{index:02}", _monitor(run, channels)
+    variables, trained = _train(run, trainer, phase, title, (1, index), monitor)
     start, compiled_training = time.monotonic(), run.clock.seconds
     search = make_evaluator(run.task, channels)(variables, dataset.search)
     num_layers = layers_in_round(config.reallocate, index)
-    estimate = _estimate(run, index, channels, variables, num_layers)
+    images = Reread(evenly_spread(dataset.search, config.furs.images), config.furs.batch_size)
+    estimate = _make_estimate(run, channels)(
+        variables, images, num_layers, derived_seed(config.seed, 2, index)
+    )
     finished = time.monotonic()
     compile_furs = run.clock.seconds - compiled_training
     increased, decreased = choose_sites(estimate.furs, num_layers)
@@ -154,22 +161,36 @@ def layers_in_round(options: ml_collections.ConfigDict, index: int) -> int:
     return max(round(options.num_layers - index * options.num_layers_decay), 0)
 
 
-def _estimate(
-    run: Run, index: int, channels: Sequence[int], variables: Any, num_layers: int
-) -> furs_lib.FURs:
-    options, search = run.config.furs, run.task.dataset.search
-    return furs_lib.estimate_furs(
+def _make_estimate(run: Run, channels: Sequence[int], **changes: Any) -> Callable:
+    """`make_estimate` with the run's options; its function reads the search split."""
+    options = run.config.furs
+    return furs_lib.make_estimate(
         run.task.net,
         channels,
-        variables,
-        Reread(evenly_spread(search, options.images), options.batch_size),
-        num_layers=num_layers,
-        seed=derived_seed(run.config.seed, 2, index),
         preprocess=run.task.preprocess,
         dtype=run.task.dtype,
         devices=run.task.devices,
-        **estimator_of(options)._asdict(),
+        **{**estimator_of(options)._asdict(), **changes},
     )
+
+
+def _monitor(run: Run, channels: Sequence[int]) -> Callable[[int, Any], Record]:
+    """Fisher FURs after every so many epochs of a round, for metrics.jsonl."""
+    options, dataset = run.config.furs, run.task.dataset
+    if not options.every_epochs:
+        return lambda epoch, variables: {}
+    estimate = _make_estimate(run, channels, method="fisher", metric="loss")
+    # A gradient of gates costs about as much as one of weights: few per cent of an epoch.
+    most = max(len(dataset.train.labels) * options.every_epochs // _MONITOR_SHARE, 2)
+    split = evenly_spread(dataset.search, min(options.images or most, most))
+
+    def monitor(epoch: int, variables: Any) -> Record:
+        if epoch % options.every_epochs:
+            return {}
+        furs = estimate(variables, Reread(split, options.batch_size), 0, 0)
+        return {"furs": furs.furs.tolist(), "furs_stderr": furs.furs_stderr.tolist()}
+
+    return monitor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,7 +273,14 @@ def _final_seeds(run: Run, name: str, channels: Sequence[int], seeds: range) -> 
     return records
 
 
-def _train(run: Run, trainer, phase: str, title: str, seed: tuple[int, int]) -> tuple[Any, Record]:
+def _train(
+    run: Run,
+    trainer: Trainer,
+    phase: str,
+    title: str,
+    seed: tuple[int, int],
+    monitor: Callable[[int, Any], Record] = lambda epoch, variables: {},
+) -> tuple[Any, Record]:
     """One training of the run, journalled under `phase` and resumed where it stopped."""
     journal, first = run.workdir.metrics, True
 
@@ -273,6 +301,7 @@ def _train(run: Run, trainer, phase: str, title: str, seed: tuple[int, int]) -> 
                 run.config.checkpoint_seconds,
                 on_epoch,
                 on_step,
+                monitor,
             )
     except DivergedError as error:
         raise DivergedError(

@@ -30,6 +30,7 @@ OPTIONS = {
     "final.train.epochs": EPOCHS,
     "final.seeds": 2,
     "furs.draws": 2,
+    "furs.every_epochs": 3,
     "search.rounds": 2,
     "reallocate.num_layers": 2,
     "reallocate.step": 0.5,
@@ -91,6 +92,8 @@ def test_a_run_s_files_agree_with_each_other(finished):
     phases = ["round_00", "round_01"]
     phases += [f"final_{n}_{s}" for n in ("original", "searched") for s in (0, 1)]
     assert epochs == [(phase, epoch) for phase in phases for epoch in range(1, EPOCHS + 1)]
+    watched = [(r["phase"], r["epoch"]) for r in files["metrics.jsonl"] if "furs" in r]
+    assert watched == [(phase, epoch) for phase in phases[:2] for epoch in (3, 6)]
     for name in ("original", "searched"):
         scores = [seed["top1"] for seed in result[name]["seeds"]]
         assert result[name]["top1"][0] == pytest.approx(np.mean(scores))

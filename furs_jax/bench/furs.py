@@ -174,7 +174,9 @@ def _compile(step: Callable, inputs: tuple, batch: dict) -> tuple[Callable, floa
 def _seconds(compiled: Callable, inputs: list[tuple], batches: list[dict]) -> float:
     start = time.perf_counter()
     for batch in batches:
-        jax.block_until_ready([compiled(arguments, batch) for arguments in inputs])
+        for arguments in inputs:
+            # One at a time: CPU devices can block each other where many programs are queued.
+            jax.block_until_ready(compiled(arguments, batch))
     return time.perf_counter() - start
 
 
