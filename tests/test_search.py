@@ -16,7 +16,9 @@ from furs_jax.data import load_dataset
 from furs_jax.errors import BudgetError, ConfigError, DataError, DivergedError, WorkdirError
 from furs_jax.prepare import initial_network
 from furs_jax.reallocate import choose_sites
-from furs_jax.search import derived_seed, layers_in_round, search
+from furs_jax.rounds import layers_in_round
+from furs_jax.run import derived_seed
+from furs_jax.search import search
 
 # They share a run and what it compiled.
 pytestmark = pytest.mark.xdist_group("search")

@@ -19,7 +19,7 @@ from furs_jax.prepare import estimator_of, prepare, recipe_of
 from furs_jax.reallocate import choose_sites
 from furs_jax.report.tables import format_table
 from furs_jax.resources import marginal_macs
-from furs_jax.search import evenly_spread
+from furs_jax.rounds import evenly_spread
 from furs_jax.step import Apply, data_parallel, make_eval_step, shard
 from furs_jax.train import Task, make_trainer, train
 from furs_jax.workdir import write_json
