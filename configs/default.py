@@ -41,6 +41,8 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     # MACs of one image that the search may spend. None: those of the original network. Given, it
     # sets the original's uniform width, and width_multiplier must stay 1.
     config.flops_budget = config_dict.placeholder(float)
+    # The first round's widths, one for each site, brought to the budget; None: the original's.
+    config.channels = config_dict.placeholder(tuple)
     config.padding = "max"  # residual sums of unequal widths: "max" or "local"
     config.dtype = "auto"  # of the computation: bfloat16 on TPU and GPU, float32 on CPU
     config.cpu_devices = 0  # JAX devices on CPU; 0: as measured best, see best_cpu_devices
@@ -75,6 +77,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.furs.memory_gib = 4.0  # GiB on each device for the activations of all draws and sites
 
     config.reallocate = ml_collections.ConfigDict()
+    config.reallocate.direction = "fur"  # or a control: "random" sites, "reversed" ranks
     config.reallocate.num_layers = 6  # K: sites widened, and as many narrowed, in a round
     config.reallocate.num_layers_decay = 0.5  # K falls by so much every round
     config.reallocate.step = 0.15  # of a site's original width that it changes by
@@ -86,6 +89,10 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.search.rounds = 10
     config.search.select = "last"  # the vector after the last round, or "best": the trained one
     #                                of the lowest search loss
+
+    config.search.patience = 0  # rounds without a lower search loss, after which the search goes
+    #                             back to the best network with half the step; 0: never
+    config.search.stop_when_equal = False  # end when no two sites' FURs surely differ
 
     config.final = ml_collections.ConfigDict()
     config.final.seeds = 1  # trainings of the original and of the searched network

@@ -39,7 +39,7 @@ _DRAWS_PER_PASS = 5
 # XLA keeps more alive than the trace's own order would: on CPU up to 1.7 times as much.
 _MEMORY_MARGIN = 2
 # Groups count as separated when they differ by so many standard errors of the difference.
-_SURE = 2.0
+SURE = 2.0
 
 
 class Estimator(NamedTuple):
@@ -101,6 +101,7 @@ class FURs(NamedTuple):
     loss: float  # of the undropped network on the same images
     accuracy: float
     draws: int  # made for each image and site; 0: none needed
+    spread: float  # standard errors between the best and the worst site, see `separation`
 
 
 def drop_rates(channels: Sequence[int], marginal: np.ndarray, base_rate: float) -> np.ndarray:
@@ -205,7 +206,7 @@ def make_estimate(
             base, rise = _measure(step, inputs, (shard(part, len(devices)) for part in parts))
             total, made = total + rise, made + 1
             ratios = total[METRICS.index(estimator.metric)] / made / removed[:, None]
-            if estimator.draws == AUTO and separated(ratios, num_layers):
+            if estimator.draws == AUTO and separation(ratios, num_layers) > SURE:
                 break
         return _summary(base, total / made, ratios, rates, once * made)
 
@@ -289,23 +290,26 @@ def _measure(
     return base, rise
 
 
-def separated(ratios: np.ndarray, num_layers: int) -> bool:
-    """Whether every site of the top group is surely above every one of the bottom group.
+def separation(ratios: np.ndarray, num_layers: int) -> float:
+    """How surely every site of the top group is above every one of the bottom group.
 
-    Each difference of two sites' means must be above `_SURE` of its own standard errors, from the
-    differences of the two on the same images.
+    The smallest difference of two sites' means, one of each group, in its own standard errors,
+    which come from the differences of the two sites on the same images.
 
     Args:
       ratios: FURs of single images, shape (L, N).
-      num_layers: sites of each group, see `choose_sites`.
+      num_layers: sites of each group, see `choose_sites`. Where it is 0, infinity is returned.
     """
     furs = ratios.mean(axis=1)
     top, bottom = map(list, choose_sites(furs, num_layers))
+    if not top:
+        return math.inf
     covariance = np.cov(ratios) / ratios.shape[1]
     variance = np.diag(covariance)
     squared = variance[top][:, None] + variance[bottom][None] - 2 * covariance[top][:, bottom]
     difference = furs[top][:, None] - furs[bottom][None]
-    return bool(np.all(difference > _SURE * np.sqrt(np.maximum(squared, 0.0))))
+    tiny = np.finfo(float).tiny  # sites that never differ are 0 standard errors apart
+    return float(np.min(difference / np.sqrt(np.maximum(squared, tiny))))
 
 
 def _summary(
@@ -328,4 +332,5 @@ def _summary(
         loss=float(loss),
         accuracy=float(1 - errors),
         draws=draws,
+        spread=separation(ratios, 1),
     )

@@ -11,54 +11,92 @@ import numpy as np
 from furs_jax import furs as furs_lib
 from furs_jax.data import Split, evaluation_batches
 from furs_jax.prepare import estimator_of, recipe_of
-from furs_jax.reallocate import choose_sites, reallocate
+from furs_jax.reallocate import choose_sites, directed, reallocate
 from furs_jax.run import Record, Run, derived_seed, train_phase
 from furs_jax.step import Batch
 from furs_jax.train import make_evaluator, make_trainer
 
 # FURs while training look at one image for so many that are trained on.
 _MONITOR_SHARE = 40
+_RECORDED = (
+    "furs",
+    "furs_stderr",
+    "loss_increase",
+    "loss_increase_stderr",
+    "accuracy_drop",
+    "accuracy_drop_stderr",
+    "drop_rates",
+    "draws",
+    "spread",
+)
 
 
 def run_rounds(run: Run) -> tuple[int, ...]:
     """All rounds, those already done read from the journal; returns the searched vector."""
-    rounds = run.config.search.rounds
+    options = run.config.search
     records = run.workdir.rounds.read()
     for record in records:
-        run.console.round(record, rounds)
-    channels = records[-1]["next_channels"] if records else run.task.net.channels
-    for index in range(len(records), rounds):
-        record = _round(run, index, channels)
+        run.console.round(record, options.rounds)
+    while len(records) < options.rounds and not _equal(records, options):
+        record = _round(run, records)
         run.workdir.rounds.append(record)
-        run.console.round(record, rounds)
+        run.console.round(record, options.rounds)
         records.append(record)
-        channels = record["next_channels"]
-    if run.config.search.select == "best":
-        channels = min(records, key=lambda record: record["search_loss"])["channels"]
-    return tuple(channels)
+    if len(records) < options.rounds:
+        run.console.print(
+            f"stopped after {len(records)} rounds: the best and the worst site's FURs differ by "
+            f"{records[-1]['spread']:.1f} standard errors, {furs_lib.SURE:g} are needed"
+        )
+    if options.select == "best":
+        return tuple(_best(records)["channels"])
+    return tuple(records[-1]["next_channels"])
 
 
-def _round(run: Run, index: int, channels: Sequence[int]) -> Record:
-    """Trains the network of `channels`, measures its FURs and chooses the next vector."""
+def _equal(records: list[Record], options: ml_collections.ConfigDict) -> bool:
+    return options.stop_when_equal and bool(records) and records[-1]["spread"] < furs_lib.SURE
+
+
+def _best(records: list[Record]) -> Record:
+    return min(records, key=lambda record: record["search_loss"])
+
+
+def parent_and_scale(records: list[Record], patience: int) -> tuple[Record, float]:
+    """The round whose network is changed next, and the factor of the step.
+
+    It is the last one, until `patience` rounds in a row were no better than the best; then it is
+    the best one again, with half the step. A patience of 0 never goes back.
+    """
+    last, best = records[-1], _best(records)
+    scale = last["step_scale"]
+    first = min(r["round"] for r in records if r["step_scale"] == scale)  # since going back
+    if patience and last["round"] - max(best["round"], first - 1) >= patience:
+        return best, scale / 2
+    return last, scale
+
+
+def _round(run: Run, records: list[Record]) -> Record:
+    """Trains the next network, measures its FURs and chooses the vector after it."""
     config, net, dataset = run.config, run.task.net, run.task.dataset
+    index = len(records)
+    parent = records[-1] if records else None
+    channels = parent["next_channels"] if parent else run.start
     compiled = run.clock.seconds
     title = f"round {index + 1}/{config.search.rounds}"
-    recipe = recipe_of(config.train)
-    trainer = make_trainer(run.task, channels, recipe, dataset.train)
     phase, monitor = f"round_{index:02}", _monitor(run, channels)
+    trainer = make_trainer(run.task, channels, recipe_of(config.train), dataset.train)
     variables, trained = train_phase(run, trainer, phase, title, (1, index), monitor)
     start, compiled_training = time.monotonic(), run.clock.seconds
     search = make_evaluator(run.task, channels)(variables, dataset.search)
-    num_layers = layers_in_round(config.reallocate, index)
     images = Reread(evenly_spread(dataset.search, config.furs.images), config.furs.batch_size)
     estimate = _make_estimate(run, channels)(
-        variables, images, num_layers, derived_seed(config.seed, 2, index)
+        variables,
+        images,
+        layers_in_round(config.reallocate, index),
+        derived_seed(config.seed, 2, index),
     )
     finished = time.monotonic()
     compile_furs = run.clock.seconds - compiled_training
-    increased, decreased = choose_sites(estimate.furs, num_layers)
-    following = _reallocate(run, channels, estimate.furs, num_layers)
-    return {
+    record = {
         "round": index,
         "channels": list(channels),
         "macs": net.macs(channels),
@@ -66,23 +104,12 @@ def _round(run: Run, index: int, channels: Sequence[int]) -> Record:
         "train_loss": trained["loss"],
         "search_loss": search["loss"],
         "search_accuracy": search["top1"],
-        **{
-            field: _known(getattr(estimate, field))
-            for field in (
-                "furs",
-                "furs_stderr",
-                "loss_increase",
-                "loss_increase_stderr",
-                "accuracy_drop",
-                "accuracy_drop_stderr",
-                "drop_rates",
-            )
-        },
-        "draws": estimate.draws,
-        "increased": increased,
-        "decreased": decreased,
-        "next_channels": list(following),
-        "next_macs": net.macs(following),
+        **{field: _known(getattr(estimate, field)) for field in _RECORDED},
+        "step_scale": parent["next_step_scale"] if parent else 1.0,
+    }
+    return {
+        **record,
+        **_next(run, [*records, record]),
         "seconds": {
             "train": round(trained["seconds"] - (compiled_training - compiled), 3),
             "furs": round(finished - start - compile_furs, 3),
@@ -91,9 +118,39 @@ def _round(run: Run, index: int, channels: Sequence[int]) -> Record:
     }
 
 
-def _known(values: np.ndarray) -> list[float] | None:
+def _next(run: Run, records: list[Record]) -> Record:
+    """The next round's network, and which sites it is changed at."""
+    options, index = run.config.reallocate, records[-1]["round"]
+    parent, scale = parent_and_scale(records, run.config.search.patience)
+    num_layers = layers_in_round(options, index)
+    seed = derived_seed(run.config.seed, 4, index)
+    ranks = directed(parent["furs"], options.direction, seed)
+    increased, decreased = choose_sites(ranks, num_layers)
+    following = reallocate(
+        run.task.net,
+        parent["channels"],
+        ranks,
+        initial=run.task.net.channels,
+        budget=run.budget,
+        num_layers=num_layers,
+        step=options.step * scale,
+        step_decay=options.step_decay * scale,
+        min_channels=options.min_channels,
+        channel_multiple=options.channel_multiple,
+    )
+    return {
+        "increased": increased,
+        "decreased": decreased,
+        "next_channels": list(following),
+        "next_macs": run.task.net.macs(following),
+        "next_parent": parent["round"],
+        "next_step_scale": scale,
+    }
+
+
+def _known(values: np.ndarray | float) -> Any:
     """As JSON holds it; None where the method doesn't tell."""
-    return None if np.all(np.isnan(values)) else values.tolist()
+    return None if np.all(np.isnan(values)) else np.asarray(values).tolist()
 
 
 def layers_in_round(options: ml_collections.ConfigDict, index: int) -> int:
@@ -150,21 +207,3 @@ def evenly_spread(split: Split, count: int) -> Split:
     if not 0 < count < total:
         return split
     return split.take(np.arange(count) * total // count)
-
-
-def _reallocate(
-    run: Run, channels: Sequence[int], furs: np.ndarray, num_layers: int
-) -> tuple[int, ...]:
-    options = run.config.reallocate
-    return reallocate(
-        run.task.net,
-        channels,
-        furs,
-        initial=run.task.net.channels,
-        budget=run.budget,
-        num_layers=num_layers,
-        step=options.step,
-        step_decay=options.step_decay,
-        min_channels=options.min_channels,
-        channel_multiple=options.channel_multiple,
-    )

@@ -21,6 +21,7 @@ class Run(NamedTuple):
     config: ml_collections.ConfigDict
     task: Task
     budget: int  # MACs
+    start: tuple[int, ...]  # the first round's vector
     workdir: Workdir
     console: Console
     clock: CompileClock
@@ -63,6 +64,7 @@ def train_phase(
 
 
 def derived_seed(seed: int, purpose: int, index: int) -> int:
-    """An independent seed for one use: purpose 1 rounds, 2 FURs, 3 final trainings."""
+    """An independent seed for one use: purpose 1 rounds, 2 FURs, 3 final
+    trainings, 4 the random control."""
     state = np.random.SeedSequence((seed, purpose, index)).generate_state(1)
     return int(state[0] >> 1)  # non-negative as int32

@@ -41,10 +41,10 @@ def search(
             console.finished(folder, result)
             return result
         with compile_clock() as clock:
-            task, budget = prepare(config)
-            run = Run(config, task, budget, folder, console, clock)
-            environment = _environment(task)
-            console.header(folder, task, budget)
+            prepared = prepare(config)
+            run = Run(config, *prepared, folder, console, clock)
+            environment = _environment(run.task)
+            console.header(folder, run.task, run.budget)
             if folder.start(_as_json(config), environment) != environment:
                 console.moved(folder)
             result = compare(run, run_rounds(run))

@@ -11,7 +11,7 @@ from furs_jax import furs as furs_lib
 from furs_jax.data import Split, evaluation_batches
 from furs_jax.errors import ConfigError
 from furs_jax.fur_steps import draw_noise, make_dropout_step, make_fisher_step
-from furs_jax.furs import Estimator, bytes_per_image, drop_rates, estimate_furs, separated
+from furs_jax.furs import Estimator, bytes_per_image, drop_rates, estimate_furs, separation
 from furs_jax.gates import dropout_gates, gate
 from furs_jax.networks import get_network
 from furs_jax.resources import marginal_macs
@@ -158,10 +158,12 @@ def test_auto_draws_until_the_groups_are_separated(tiny):
     assert 5 <= draws(1) <= draws(2, max_draws=40) <= 40
     # No two of equal sites can be told apart.
     same = np.random.default_rng(0).normal(size=(4, 100))
-    assert not separated(same, 2)
-    assert separated(same + 10 * np.arange(4)[:, None], 2)
+    assert separation(same, 2) < 2
+    apart = separation(same + 10 * np.arange(4)[:, None], 2)
+    assert apart > 20
     # The same images matter: what is common to all sites doesn't blur their difference.
-    assert separated(same + 1000 * same[:1] + 10 * np.arange(4)[:, None], 2)
+    common = 1000 * same[:1]
+    assert separation(same + common + 10 * np.arange(4)[:, None], 2) == pytest.approx(apart)
 
 
 def test_memory_limits_the_images_at_once_and_not_the_result(tiny):

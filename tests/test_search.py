@@ -14,9 +14,9 @@ import pytest
 from configs import digits
 from furs_jax.data import load_dataset
 from furs_jax.errors import BudgetError, ConfigError, DataError, DivergedError, WorkdirError
-from furs_jax.prepare import initial_network
+from furs_jax.prepare import initial_network, start_vector
 from furs_jax.reallocate import choose_sites
-from furs_jax.rounds import layers_in_round
+from furs_jax.rounds import layers_in_round, parent_and_scale
 from furs_jax.run import derived_seed
 from furs_jax.search import search
 
@@ -238,3 +238,28 @@ def _until(process: subprocess.Popen, start: str) -> str:
         if line.startswith(start):
             break
     return "".join(lines)
+
+
+def test_patience_goes_back_to_the_best_network_with_half_the_step():
+    records = []
+    for index, loss in enumerate([0.5, 0.4, 0.45, 0.41, 0.42, 0.43, 0.3, 0.31]):
+        parent, scale = parent_and_scale(records, 2) if records else (None, 1.0)
+        records.append({"round": index, "search_loss": loss, "step_scale": scale})
+        if parent:
+            records[-1]["parent"] = parent["round"]
+    assert [r["parent"] for r in records[1:]] == [0, 1, 2, 1, 4, 1, 6]
+    assert [r["step_scale"] for r in records] == [1, 1, 1, 1, 0.5, 0.5, 0.25, 0.25]
+    assert parent_and_scale(records, 0) == (records[-1], 0.25)
+
+
+def test_a_start_vector_is_brought_to_the_budget():
+    config = small_config()
+    net, budget = initial_network(config, load_dataset("digits"))
+    assert start_vector(config, net, budget) == net.channels
+    config.channels = (2 * net.channels[0], *net.channels[1:])
+    start = start_vector(config, net, budget)
+    assert start[0] > net.channels[0]
+    assert 0 <= budget - net.macs(start) <= 0.02 * budget
+    config.channels = (4, 4)
+    with pytest.raises(ConfigError, match="must be 6 widths, one for each site"):
+        start_vector(config, net, budget)

@@ -64,7 +64,7 @@ def bench(config: Any, workdir: str) -> None:
     once, passes = estimator_of(config.furs).passes
     if config.furs.draws == AUTO or config.furs.method != "dropout" or passes > 1:
         raise ConfigError("this benchmark compares all methods at a number of draws, at most 5")
-    task, _ = prepare(config)
+    task = prepare(config).task
     folder = pathlib.Path(workdir).expanduser()
     variables = trained(task, config, folder)
     split = evenly_spread(task.dataset.search, config.furs.images)
