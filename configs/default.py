@@ -90,6 +90,9 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.search.select = "last"  # the vector after the last round, or "best": the trained one
     #                                of the lowest search loss
 
+    config.search.warm_start = False  # rounds after the first go on from the last one's weights
+    config.search.warm_epochs = 1  # then, of these rounds
+    config.search.warm_learning_rate = 0.05  # then, the peak
     config.search.patience = 0  # rounds without a lower search loss, after which the search goes
     #                             back to the best network with half the step; 0: never
     config.search.stop_when_equal = False  # end when no two sites' FURs surely differ

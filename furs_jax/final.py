@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from furs_jax.prepare import final_split, recipe_of
 from furs_jax.report.statistics import difference_interval, mean_interval
+from furs_jax.rounds import training_macs
 from furs_jax.run import Record, Run, train_phase
 from furs_jax.train import make_evaluator, make_trainer
 
@@ -14,6 +15,7 @@ def compare(run: Run, searched: tuple[int, ...]) -> Record:
     net, seeds = run.task.net, run.config.final.seeds
     networks = {"original": net.channels, "searched": searched}
     done = run.workdir.finals.read()
+    split = final_split(run.config, run.task.dataset)
     result: Record = {"budget": run.budget, "method": "network_adjustment"}
     for name, channels in networks.items():
         scores = [record for record in done if record["network"] == name]
@@ -31,6 +33,10 @@ def compare(run: Run, searched: tuple[int, ...]) -> Record:
         )
         for key in ("top1", "top5")
     }
+    result["search_macs"] = sum(record["train_macs"] for record in run.workdir.rounds.read())
+    result["final_macs"] = training_macs(
+        make_trainer(run.task, searched, recipe_of(run.config.final.train), split), searched
+    )
     return json.loads(json.dumps(result))
 
 

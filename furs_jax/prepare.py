@@ -8,6 +8,7 @@ import ml_collections
 from furs_jax.data import Dataset, Split, load_dataset
 from furs_jax.errors import BudgetError, ConfigError
 from furs_jax.furs import Estimator
+from furs_jax.inherit import free_axes
 from furs_jax.networks import Network, get_network
 from furs_jax.reallocate import DIRECTIONS, fit_to_budget
 from furs_jax.runtime import resolve_dtype, set_up
@@ -44,6 +45,9 @@ def prepare(config: ml_collections.ConfigDict) -> Prepared:
     for option, size in batch_sizes.items():
         check_batch_size(option, size, len(devices))
     recipe_of(config.train).check("train", dataset.train)
+    if config.search.warm_start:
+        warm_recipe(config).check("search.warm", dataset.train)
+        free_axes(net)  # refuses networks that can't inherit
     recipe_of(config.final.train).check("final.train", final_split(config, dataset))
     dtype = resolve_dtype(config.dtype)
     return Prepared(Task(net, dataset, devices, dtype, config.eval_batch_size), budget, start)
@@ -155,3 +159,13 @@ def recipe_of(options: ml_collections.ConfigDict) -> Recipe:
 
 def estimator_of(options: ml_collections.ConfigDict) -> Estimator:
     return Estimator(**{field: options[field] for field in Estimator._fields})
+
+
+def warm_recipe(config: ml_collections.ConfigDict) -> Recipe:
+    """Of the rounds that inherit weights."""
+    return dataclasses.replace(
+        recipe_of(config.train),
+        epochs=config.search.warm_epochs,
+        learning_rate=config.search.warm_learning_rate,
+        warmup_epochs=0.0,
+    )

@@ -2,19 +2,22 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import ml_collections
 import numpy as np
 
 from furs_jax import furs as furs_lib
+from furs_jax.checkpoint import Checkpoints
 from furs_jax.data import Split, evaluation_batches
-from furs_jax.prepare import estimator_of, recipe_of
+from furs_jax.data.batches import steps_per_epoch
+from furs_jax.inherit import channel_importance, free_axes, inherit, least_important_first
+from furs_jax.prepare import estimator_of, recipe_of, warm_recipe
 from furs_jax.reallocate import choose_sites, directed, reallocate
 from furs_jax.run import Record, Run, derived_seed, train_phase
 from furs_jax.step import Batch
-from furs_jax.train import make_evaluator, make_trainer
+from furs_jax.train import Trainer, make_evaluator, make_trainer
 
 # FURs while training look at one image for so many that are trained on.
 _MONITOR_SHARE = 40
@@ -82,12 +85,12 @@ def _round(run: Run, records: list[Record]) -> Record:
     channels = parent["next_channels"] if parent else run.start
     compiled = run.clock.seconds
     title = f"round {index + 1}/{config.search.rounds}"
-    phase, monitor = f"round_{index:02}", _monitor(run, channels)
-    trainer = make_trainer(run.task, channels, recipe_of(config.train), dataset.train)
+    phase, monitor = _phase(index), _monitor(run, channels)
+    images = Reread(evenly_spread(dataset.search, config.furs.images), config.furs.batch_size)
+    trainer = _trainer(run, channels, records, images)
     variables, trained = train_phase(run, trainer, phase, title, (1, index), monitor)
     start, compiled_training = time.monotonic(), run.clock.seconds
     search = make_evaluator(run.task, channels)(variables, dataset.search)
-    images = Reread(evenly_spread(dataset.search, config.furs.images), config.furs.batch_size)
     estimate = _make_estimate(run, channels)(
         variables,
         images,
@@ -101,6 +104,7 @@ def _round(run: Run, records: list[Record]) -> Record:
         "channels": list(channels),
         "macs": net.macs(channels),
         "params": net.params(channels),
+        "train_macs": training_macs(trainer, channels),
         "train_loss": trained["loss"],
         "search_loss": search["loss"],
         "search_accuracy": search["top1"],
@@ -116,6 +120,41 @@ def _round(run: Run, records: list[Record]) -> Record:
             "compile": round(run.clock.seconds - compiled, 3),
         },
     }
+
+
+def _trainer(
+    run: Run, channels: Sequence[int], records: list[Record], images: Iterable[Batch]
+) -> Trainer:
+    """Of a round: from scratch, or after the first one from the parent's weights."""
+    config, split = run.config, run.task.dataset.train
+    recipe = recipe_of(config.train)
+    if not config.search.warm_start or not records:
+        return make_trainer(run.task, channels, recipe, split)
+    parent = records[-1]["next_parent"]
+    old_channels = records[parent]["channels"]
+    with Checkpoints(run.workdir.checkpoints / _phase(parent)) as checkpoints:
+        old = checkpoints.restore(make_trainer(run.task, old_channels, recipe, split).abstract())
+    module = run.task.net.module(old_channels, dtype=run.task.dtype)
+
+    def apply(variables, images, gates):
+        return module.apply(variables, run.task.preprocess(images), gates)
+
+    axes = free_axes(run.task.net)
+    importance = channel_importance(apply, old_channels, old.variables, images, run.task.devices)
+    order = least_important_first(importance, axes, old_channels, channels)
+    trainer = make_trainer(run.task, channels, warm_recipe(config), split)
+    return trainer._replace(init=lambda seed: inherit(old, trainer.init(seed), order, axes))
+
+
+def training_macs(trainer: Trainer, channels: Sequence[int]) -> int:
+    """MACs of a training; a backward pass counts as two forward ones."""
+    recipe = trainer.recipe
+    steps = recipe.epochs * steps_per_epoch(trainer.split, recipe.batch_size)
+    return 3 * trainer.task.net.macs(channels) * recipe.batch_size * steps
+
+
+def _phase(index: int) -> str:
+    return f"round_{index:02}"
 
 
 def _next(run: Run, records: list[Record]) -> Record:
