@@ -81,9 +81,7 @@ def test_inherited_unchanged_grown_and_shrunk(net):
             assert np.all(importance[site][value == 0] <= importance[site][value == 1].min())
         gates.append(jnp.asarray(value).reshape(1, 1, 1, old))
     masked = _logits(net, channels, state.variables, gates)
-    np.testing.assert_allclose(
-        _logits(net, narrower, shrunk.variables), masked, atol=1e-4 * scale
-    )
+    np.testing.assert_allclose(_logits(net, narrower, shrunk.variables), masked, atol=1e-4 * scale)
     assert np.max(np.abs(masked - before)) > 1e-3 * scale
 
 
