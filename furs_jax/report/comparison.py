@@ -84,7 +84,7 @@ def comparison(runs: Sequence[Run], published: bool = True) -> Table:
 
 
 def published_table(data: str, network: str | None = None) -> Table:
-    """The published rows of "imagenet" or "cifar100", of one network (as configs name it) or all."""
+    """The published rows of "imagenet" or "cifar100", of one network of a config or of all."""
     wanted = [r for r in _published()["rows"] if r["data"] == data]
     return _with_published([], [], [r for r in wanted if network in (None, r["network"])])
 

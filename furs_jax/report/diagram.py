@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,7 +14,16 @@ from matplotlib.patches import Patch, PathPatch, Rectangle
 from matplotlib.path import Path
 
 from furs_jax.networks import Network
-from furs_jax.report.style import INK, NARROWER, NEUTRAL, WIDER, new_figure, short_name, style
+from furs_jax.report.style import (
+    INK,
+    MINUS,
+    NARROWER,
+    NEUTRAL,
+    WIDER,
+    new_figure,
+    short_name,
+    style,
+)
 from furs_jax.resources import Layer
 
 MAX_COLUMNS = 20  # of bars side by side: more are unreadable on paper
@@ -79,7 +89,7 @@ def draw_network(
             ax.set(xlim=(-1.75, slots - 0.4), ylim=(_BOTTOM, top))
             _draw_row(ax, row, shortcuts, widest, net.image_shape[0])
         note = "each layer reads all earlier layers of its stage; " if concatenates else ""
-        title = title or f"{net.name}: {sizes(net, before, after)}"
+        title = textwrap.fill(title or _title(net, before, after), int(13 * width))
         figure.suptitle(f"{title}\n({note}bar height: square root of the channels)", fontsize=7.5)
         handles = _legend(columns, shortcuts)
         per_line = len(handles) if slots > 14 else math.ceil(len(handles) / 2)
@@ -134,9 +144,9 @@ def _block(name: str) -> str:
 def network_shortcuts(net: Network, columns: Sequence[Column]) -> tuple[list[Shortcut], bool]:
     """The shortcuts, and whether layers are concatenated, as the widths tell.
 
-    A block's last site is made 1 and 2 channels wide. Where the next layer's input is as wide, there
-    is no shortcut; where it doesn't change, the shortcut's width remains; where it grows from a
-    larger width, outputs are concatenated.
+    A block's last site is made 1 and 2 channels wide. Where the next layer's input is as wide,
+    there is no shortcut; where it doesn't change, the shortcut's width remains; where it grows
+    from a larger width, outputs are concatenated.
     """
     if "padding" in {field.name for field in dataclasses.fields(net.template)}:
         # In "local" the output's width rules, so that a shortcut would not show.
@@ -238,7 +248,7 @@ def _draw_bar(ax: Axes, x: int, column: Column, widest: int) -> None:
         before = _bar_height(column.before, widest)
         ax.add_patch(Rectangle((left, 0), _BAR, before, edgecolor=INK, **outline))
     change = round(100 * (column.after / column.before - 1))
-    percent = f"{change:+d}%".replace("-", "−") if column.after != column.before else "="
+    percent = f"{change:+d}%".replace("-", MINUS) if column.after != column.before else "="
     texts = (str(column.before), str(column.after), percent)
     for line, text in enumerate(texts if column.searched else texts[:1]):
         ax.text(
@@ -274,7 +284,7 @@ def _draw_shortcut(ax: Axes, start: int, end: int, top: float, projection: bool)
 def _draw_resolution(ax: Axes, start: int, end: int, factor: float) -> None:
     y = -0.66
     ax.plot((start - 0.38, end + 0.38), (y, y), color="#777777", linewidth=0.8)
-    text = "1×1" if math.isinf(factor) else "full size" if factor == 1 else f"1/{factor:.3g}"
+    text = "1x1" if math.isinf(factor) else "full size" if factor == 1 else f"1/{factor:.3g}"
     wide = end - start > 2
     text = (
         f"{text} resolution"
@@ -310,10 +320,9 @@ def _legend(columns: Sequence[Column], shortcuts: Sequence[Shortcut]) -> list:
     return handles
 
 
-def sizes(net: Network, before: Sequence[int], after: Sequence[int]) -> str:
-    """MACs and parameters of both vectors, in words."""
+def _title(net: Network, before: Sequence[int], after: Sequence[int]) -> str:
     macs, params = (
-        " → ".join(f"{count(vector) / 1e6:.5g}" for vector in (before, after))
+        " → ".join(f"{count(vector) / 1e6:.4g}" for vector in (before, after))
         for count in (net.macs, net.params)
     )
-    return f"{macs} M multiply-accumulates, {params} M parameters"
+    return f"{net.name}: {macs} M multiply-accumulates, {params} M parameters"

@@ -41,8 +41,10 @@ class Run:
     def data(self) -> str:
         """The data set, without the path of its files."""
         kind, _, rest = self.config["data"]["name"].partition(":")
-        if kind in ("tfds", "random"):
+        if kind == "tfds":
             return rest
+        if kind == "random":
+            return f"random {rest.partition(':')[0]}"
         return pathlib.PurePath(rest).name if rest else kind
 
     @property

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 WIDER, NARROWER, NEUTRAL = "#D55E00", "#0072B2", "#8C8C8C"
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 INK = "#222222"
+MINUS = "\N{MINUS SIGN}"
 PAPER_WIDTH = 7.1  # inches: the text of a two-column page
 
 _STYLE = {
