@@ -89,7 +89,8 @@ def draw_network(
             ax.set(xlim=(-1.75, slots - 0.4), ylim=(_BOTTOM, top))
             _draw_row(ax, row, shortcuts, widest, net.image_shape[0])
         note = "each layer reads all earlier layers of its stage; " if concatenates else ""
-        title = textwrap.fill(title or _title(net, before, after), int(13 * width))
+        title = title or _title(net, before, after)
+        title = textwrap.fill(title, int(13 * width), break_on_hyphens=False)
         figure.suptitle(f"{title}\n({note}bar height: square root of the channels)", fontsize=7.5)
         handles = _legend(columns, shortcuts)
         per_line = len(handles) if slots > 14 else math.ceil(len(handles) / 2)

@@ -29,6 +29,7 @@ from furs_jax.report.style import (
 
 _SITE = "site (stage.block.layer)"
 _PER_MMAC = 1e6
+_CHOICES = ("highest: widened", "lowest: narrowed", "unchanged")
 _FEW_SITES = 36  # up to here each has room for a name
 
 
@@ -56,13 +57,14 @@ def draw_furs(run: Run) -> Figure:
             _name_sites(last, names)
             last.tick_params(labelbottom=True)
         metric = run.config.get("furs", {}).get("metric", "loss")
-        figure.supylabel(f"FUR ({metric} per million MACs), ± standard error", fontsize=7.5)
-        figure.supxlabel(_SITE, fontsize=7.5)
-        handles = {
+        figure.supylabel(f"FUR ({metric} per MMAC)", fontsize=7.5)
+        figure.supxlabel(f"{_SITE}; bars are standard errors", fontsize=7.5)
+        found = {
             text: handle
             for ax in axes.flat
             for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)
         }
+        handles = {text: found[text] for text in _CHOICES if text in found}
         figure.legend(handles.values(), handles, loc="outside upper center", ncols=3)
     return figure
 
@@ -73,9 +75,9 @@ def _draw_round(ax: Axes, record: dict) -> None:
     errors = None if errors is None else _PER_MMAC * np.asarray(errors)
     rest = set(range(len(furs))) - set(record["increased"]) - set(record["decreased"])
     for sites, colour, marker, label in (
-        (sorted(rest), NEUTRAL, "o", "unchanged"),
-        (record["increased"], WIDER, "^", "highest: widened"),
-        (record["decreased"], NARROWER, "v", "lowest: narrowed"),
+        (sorted(rest), NEUTRAL, "o", _CHOICES[2]),
+        (record["increased"], WIDER, "^", _CHOICES[0]),
+        (record["decreased"], NARROWER, "v", _CHOICES[1]),
     ):
         if sites:
             bars = {"fmt": marker, "color": colour, "ms": 3, "elinewidth": 0.8, "capsize": 1.5}
@@ -100,7 +102,7 @@ def draw_channels(run: Run) -> Figure:
     rounds, names = _rounds(run), short_names(run.site_names())
     vectors = np.array([rounds[0]["channels"], *(r["next_channels"] for r in rounds)]).T
     change = np.log2(vectors / vectors[:, :1])
-    limit = max(float(np.abs(change).max()), 0.1)
+    limit = max(float(np.abs(change).max()), 0.75)  # small changes stay pale
     few = len(names) <= 60
     with style():
         height = 0.155 * len(names) if few else 0.075 * len(names)
@@ -121,7 +123,7 @@ def draw_channels(run: Run) -> Figure:
         ax.tick_params(length=0)
         ax.spines[:].set_visible(False)
         bar = figure.colorbar(image, ax=ax, aspect=40, pad=0.02)
-        ticks = [t for t in (-3, -2, -1, -0.5, 0, 0.5, 1, 2, 3) if abs(t) <= limit]
+        ticks = [t for t in (-4, -3, -2, -1, -0.5, 0, 0.5, 1, 2, 3, 4) if abs(t) <= limit]
         bar.set_ticks(ticks, labels=[f"{2**t:.2g}x" for t in ticks])
         bar.set_label("channels, of the original's")
         bar.outline.set_visible(False)
@@ -187,6 +189,11 @@ def _draw_panel(ax: Axes, rows: Sequence[Row], colours: dict[str, str]) -> None:
             shape["transform"] = ax.transData + aside
         errors = [100 * (row.top1.half_width or 0) for row in points]
         ax.errorbar(x, y, errors, label=f"{source} {method}", **shape)
+        # What is drawn aside is not taken into the limits by itself.
+        ax.update_datalim(
+            [(a, b + sign * e) for a, b, e in zip(x, y, errors, strict=True) for sign in (-1, 1)]
+        )
+        ax.autoscale_view()
         for row, a, b in zip(points, x, y, strict=True):
             width = row.network.partition(" ")[2]
             text = method + (", KD" if row.kd else "") if source != "ours" else width
