@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from furs_jax.report.runs import Run
 from furs_jax.report.statistics import Interval
 
-_METHODS = {"network_adjustment": "Network Adjustment"}
+ORIGINAL = "original"
+METHODS = {"network_adjustment": "Network Adjustment"}  # a result's method -> its name
 
 
 class Row(NamedTuple):
@@ -30,6 +31,10 @@ class Row(NamedTuple):
     macs_m: float | None  # millions
     params_m: float | None  # millions
     source: str
+
+    @property
+    def published(self) -> bool:
+        return self.source.startswith("published")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,29 +76,33 @@ class Table:
 
 def comparison(runs: Sequence[Run], published: bool = True) -> Table:
     """The table of the runs' networks, and the published rows of the same network and data."""
-    rows = [row for run in runs for row in _rows(run)]
     notes = [
         "Differences are to the original network of the same run, at equal FLOPs; published ones "
         "to the baseline of each source. FLOPs are multiply-accumulates of one image. Top-1 and "
         "top-5 are of the test split; ± is a 95 % confidence interval over seeds."
     ]
-    if not published:
-        return Table(tuple(rows), tuple(notes))
-    records = [r for r in _published()["rows"] if any(_same_task(r, run) for run in runs)]
-    return _with_published(rows, notes, records)
+    tasks: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        tasks.setdefault((run.config["network"], run.config["data"]["name"]), []).append(run)
+    rows, used = [], []
+    for group in tasks.values():
+        rows += [row for run in group for row in _rows(run)]
+        records = [r for r in _published()["rows"] if published and _same_task(r, group[0])]
+        rows += map(_published_row, records)
+        used += records
+    return Table(tuple(rows), tuple(notes + _citations(used)))
 
 
 def published_table(data: str, network: str | None = None) -> Table:
     """The published rows of "imagenet" or "cifar100", of one network of a config or of all."""
     wanted = [r for r in _published()["rows"] if r["data"] == data]
-    return _with_published([], [], [r for r in wanted if network in (None, r["network"])])
+    wanted = [r for r in wanted if network in (None, r["network"])]
+    return Table(tuple(map(_published_row, wanted)), tuple(_citations(wanted)))
 
 
-def _with_published(rows: list[Row], notes: list[str], records: Sequence[dict]) -> Table:
-    rows = rows + [_published_row(record) for record in records]
-    keys = {record["source"]: None for record in records}  # each once, in order
-    notes = notes + [f"Published [{key}]: {_published()['sources'][key]}." for key in keys]
-    return Table(tuple(rows), tuple(notes))
+def _citations(records: Sequence[dict]) -> list[str]:
+    keys = dict.fromkeys(record["source"] for record in records)
+    return [f"Published [{key}]: {_published()['sources'][key]}." for key in keys]
 
 
 @functools.cache
@@ -117,7 +126,7 @@ def _published_row(record: dict) -> Row:
     return Row(
         data=record["data"],
         network=record["network"] + ("" if width in (None, 1) else f" {width:g}x"),
-        method=_METHODS["network_adjustment"]
+        method=METHODS["network_adjustment"]
         if record["method"] == "searched"
         else record["method"],
         ft=record["ft"],
@@ -144,7 +153,7 @@ def _rows(run: Run) -> list[Row]:
             Row(
                 data=run.data,
                 network=run.title,
-                method=name if name == "original" else _METHODS.get(searched, searched),
+                method=name if name == ORIGINAL else METHODS.get(searched, searched),
                 ft=bool(run.config.get("init_from")),
                 kd=_distilled(run.config),
                 top1=entry["top1"],

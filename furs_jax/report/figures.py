@@ -12,13 +12,14 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
 from furs_jax.errors import ConfigError
-from furs_jax.report.comparison import Row, comparison
+from furs_jax.report.comparison import METHODS, ORIGINAL, Row, comparison
 from furs_jax.report.labels import place_labels
 from furs_jax.report.runs import Run
 from furs_jax.report.style import (
     INK,
     NARROWER,
     NEUTRAL,
+    PAPER_WIDTH,
     SERIES,
     WIDER,
     new_figure,
@@ -140,20 +141,24 @@ def draw_accuracy(runs: Sequence[Run], published: bool = True) -> Figure:
     """
     table = comparison(runs, published)
     known = [row for row in table.rows if row.top1 is not None and row.macs_m]
-    ours = [row for row in known if not row.source.startswith("published")]
+    ours = [row for row in known if not row.published]
     if not ours:
         raise ConfigError("no final training has ended yet")
     panels = list(dict.fromkeys(row.data for row in ours))
     families = list(dict.fromkeys(_family(row) for row in ours))
     colours = dict(zip(families, itertools.cycle(SERIES), strict=False))
     with style():
-        figure = new_figure(2.9, min(7.1, 0.6 + 3.4 * len(panels)) if len(panels) > 1 else 4.2)
-        axes = figure.subplots(1, len(panels), squeeze=False)[0]
-        for ax, data in zip(axes, panels, strict=True):
+        columns = min(3, len(panels))
+        lines = -(-len(panels) // columns)
+        figure = new_figure(0.7 + 2.2 * lines, 4.2 if columns == 1 else PAPER_WIDTH)
+        axes = figure.subplots(lines, columns, squeeze=False).ravel()
+        for ax in axes[len(panels) :]:
+            ax.axis("off")
+        for ax, data in zip(axes, panels, strict=False):
             rows = [row for row in known if row.data == data]
             _draw_panel(ax, rows, colours)
             ax.set_title(data, loc="left")
-        axes[0].set_ylabel("top-1 (%), ± 95 % interval")
+        axes[(lines - 1) // 2 * columns].set_ylabel("top-1 (%), ± 95 % interval")
         _accuracy_legend(figure, axes, colours)
     return figure
 
@@ -164,56 +169,61 @@ def _family(row: Row) -> str:
 
 
 def _draw_panel(ax: Axes, rows: Sequence[Row], colours: dict[str, str]) -> None:
-    labels = []
-    for (source, family, method), group in _grouped(rows):
+    labels, whiskers = [], []
+    for (published, family, method), group in _grouped(rows):
         points = sorted(group, key=lambda row: row.macs_m)
         x = [row.macs_m for row in points]
         y = [100 * row.top1.mean for row in points]
-        colour = colours.get(family, NEUTRAL) if source == "ours" else NEUTRAL
-        original = method == "original"
-        shape = {
-            "fmt": ("o" if original else "s") if source == "ours" else "D",
-            "mfc": "white" if original else colour,
-            "linestyle": "--" if original else "-",
-            "color": colour,
-            "ms": 4,
-            "elinewidth": 0.8,
-            "capsize": 2,
-        }
-        if source != "ours":
-            shape["linestyle"] = "none"
-        if source == "ours":  # beside each other, where both spend the same
-            aside = ScaledTranslation(
-                (-2.5 if original else 2.5) / 72, 0, ax.figure.dpi_scale_trans
-            )
-            shape["transform"] = ax.transData + aside
         errors = [100 * (row.top1.half_width or 0) for row in points]
-        ax.errorbar(x, y, errors, label=f"{source} {method}", **shape)
+        look = _look(ax, published, method, colours[family])
+        ax.errorbar(x, y, errors, ms=4, elinewidth=0.8, capsize=2, **look)
         # What is drawn aside is not taken into the limits by itself.
-        ax.update_datalim(
-            [(a, b + sign * e) for a, b, e in zip(x, y, errors, strict=True) for sign in (-1, 1)]
-        )
+        ends = [((a, b - e), (a, b + e)) for a, b, e in zip(x, y, errors, strict=True)]
+        ax.update_datalim(np.reshape(ends, (-1, 2)))
+        whiskers += ends
         ax.autoscale_view()
         for row, a, b in zip(points, x, y, strict=True):
-            width = row.network.partition(" ")[2]
-            text = method + (", KD" if row.kd else "") if source != "ours" else width
-            labels.append((a, b, text if source != "ours" or not original else ""))
+            labels.append((a, b, _label(row, published)))
     low, high = min(row.macs_m for row in rows), max(row.macs_m for row in rows)
     if high > 4 * low:
         ax.set_xscale("log")
+        ax.xaxis.set_major_formatter("{x:g}")
     elif high < 1.02 * low:  # one budget: not a thousandth of it over the whole width
         ax.set_xlim(0.97 * low, 1.03 * high)
     ax.margins(x=0.12, y=0.12)
     ax.set_xlabel("million MACs of one image")
     ax.grid(axis="y", linewidth=0.3, color="#CCCCCC")
-    place_labels(ax, [label for label in labels if label[2]])
+    place_labels(ax, [label for label in labels if label[2]], whiskers)
 
 
-def _grouped(rows: Sequence[Row]) -> list[tuple[tuple[str, str, str], list[Row]]]:
-    groups: dict[tuple[str, str, str], list[Row]] = {}
+def _look(ax: Axes, published: bool, method: str, colour: str) -> dict:
+    """Marker, line and legend of one method; original and searched stand beside each other."""
+    original, ours = method == ORIGINAL, method in METHODS.values()
+    look = {"mfc": "white" if original else None, "linestyle": "none"}
+    if published:
+        what = method if original or ours else "other methods"
+        look |= {"color": INK if original or ours else NEUTRAL, "label": f"published, {what}"}
+        return {**look, "marker": "D" if original or ours else "X"}
+    aside = ScaledTranslation((-2.5 if original else 2.5) / 72, 0, ax.figure.dpi_scale_trans)
+    look |= {"color": colour, "label": method, "transform": ax.transData + aside}
+    look["linestyle"] = "--" if original else "-"
+    return {**look, "marker": "o" if original else "s"}
+
+
+def _label(row: Row, published: bool) -> str:
+    """What the legend doesn't say: a published method's name, the width of ours."""
+    if row.method == ORIGINAL:
+        return ""
+    trained = [name for name, used in (("FT", row.ft), ("KD", row.kd)) if used]
+    searched = row.method in METHODS.values()
+    told = row.network.partition(" ")[2] if searched and not published else ""
+    return ", ".join(filter(None, [told if searched else row.method, *trained]))
+
+
+def _grouped(rows: Sequence[Row]) -> list[tuple[tuple[bool, str, str], list[Row]]]:
+    groups: dict[tuple[bool, str, str], list[Row]] = {}
     for row in rows:
-        source = "published" if row.source.startswith("published") else "ours"
-        groups.setdefault((source, _family(row), row.method), []).append(row)
+        groups.setdefault((row.published, _family(row), row.method), []).append(row)
     return list(groups.items())
 
 
@@ -221,14 +231,18 @@ def _accuracy_legend(figure: Figure, axes: Sequence[Axes], colours: dict[str, st
     handles = {}
     for ax in axes:
         for handle, text in zip(*ax.get_legend_handles_labels(), strict=True):
-            source, _, method = text.partition(" ")
-            if source == "ours":
+            if not text.startswith("published"):
                 colour = handle.lines[0].get_color()
                 family = next(name for name, value in colours.items() if value == colour)
-                handles[f"{family}, {method}"] = handle
-            else:
-                handles["published"] = handle
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=min(2, len(handles)))
+                text = f"{family}, {text}"
+            handles[text] = handle
+    ordered = sorted(handles, key=lambda text: text.startswith("published"))
+    figure.legend(
+        [handles[text] for text in ordered],
+        ordered,
+        loc="outside lower center",
+        ncols=2 if len(handles) > 1 else 1,
+    )
 
 
 def compare_furs(
@@ -279,5 +293,5 @@ def _known(errors: np.ndarray | None, like: np.ndarray) -> np.ndarray:
 
 def _rounds(run: Run) -> list[dict]:
     if not run.rounds:
-        raise ConfigError("the first round has not ended yet")
+        raise ConfigError("no round has ended yet")
     return run.rounds

@@ -131,7 +131,7 @@ class Run:
         """
         config, original = self.config, self.original
         if original is None:
-            raise ConfigError("the first round has not ended yet")
+            raise ConfigError("no round has ended yet")
         padding = config.get("padding", "max")
         net = get_network(config["network"], config["width_multiplier"], padding=padding)
         if len(net.channels) != len(original):
