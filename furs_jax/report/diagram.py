@@ -183,8 +183,8 @@ def _wrap(columns: Sequence[Column]) -> list[list[Column]]:
     rows: list[list[Column]] = [[]]
     for _, group in itertools.groupby(columns, key=lambda c: c.block):
         block = list(group)
-        full = len(columns) * len(rows) / count
-        if len(rows) < count and sum(map(len, rows)) + len(block) / 2 > full:
+        due = sum(map(len, rows)) + len(block) / 2 > len(columns) * len(rows) / count
+        if rows[-1] and (due or len(rows[-1]) + len(block) > MAX_COLUMNS):
             rows.append([])
         rows[-1] += block
     return rows
@@ -212,8 +212,8 @@ def _draw_row(
         top = _bar_height(max(max(c.before, c.after) for c in members), widest) + 0.09
         if block in named:
             _draw_shortcut(ax, start, end, top, named[block].projection)
-        label = short_name(block if len(members) > 1 or block in named else members[0].layer.name)
-        ax.text((start + end) / 2, top + 0.04, label, fontsize=6, ha="center", color="#555555")
+        x, label = (start + end) / 2, short_name(block)
+        ax.text(x, top + 0.04, label, fontsize=6, ha="center", color="#555555")
         start = end + 1
     start = 0
     for size, group in itertools.groupby(row, key=lambda c: c.layer.height):

@@ -154,12 +154,14 @@ def draw_accuracy(runs: Sequence[Run], published: bool = True) -> Figure:
         axes = figure.subplots(lines, columns, squeeze=False).ravel()
         for ax in axes[len(panels) :]:
             ax.axis("off")
+        labels = []
         for ax, data in zip(axes, panels, strict=False):
-            rows = [row for row in known if row.data == data]
-            _draw_panel(ax, rows, colours)
+            labels.append(_draw_panel(ax, [row for row in known if row.data == data], colours))
             ax.set_title(data, loc="left")
         axes[(lines - 1) // 2 * columns].set_ylabel("top-1 (%), ± 95 % interval")
         _accuracy_legend(figure, axes, colours)
+        for ax, texts in zip(axes, labels, strict=False):
+            place_labels(ax, *texts)
     return figure
 
 
@@ -168,7 +170,8 @@ def _family(row: Row) -> str:
     return row.network.partition(" ")[0]
 
 
-def _draw_panel(ax: Axes, rows: Sequence[Row], colours: dict[str, str]) -> None:
+def _draw_panel(ax: Axes, rows: Sequence[Row], colours: dict[str, str]) -> tuple[list, list]:
+    """Draws one data set; returns the labels and lines for `place_labels`."""
     labels, whiskers = [], []
     for (published, family, method), group in _grouped(rows):
         points = sorted(group, key=lambda row: row.macs_m)
@@ -193,7 +196,7 @@ def _draw_panel(ax: Axes, rows: Sequence[Row], colours: dict[str, str]) -> None:
     ax.margins(x=0.12, y=0.12)
     ax.set_xlabel("million MACs of one image")
     ax.grid(axis="y", linewidth=0.3, color="#CCCCCC")
-    place_labels(ax, [label for label in labels if label[2]], whiskers)
+    return [label for label in labels if label[2]], whiskers
 
 
 def _look(ax: Axes, published: bool, method: str, colour: str) -> dict:
