@@ -21,6 +21,10 @@ class WorkdirError(FursError, RuntimeError):
     """The run's folder holds something else than this run."""
 
 
+class WorkdirBusyError(WorkdirError):
+    """Another process works on the run."""
+
+
 class DivergedError(FursError, RuntimeError):
     """The training loss stopped being finite."""
 

@@ -18,12 +18,13 @@ from furs_jax.report.comparison import Table, comparison
 from furs_jax.report.runs import Run, read_run
 
 
-def write_report(runs: Sequence[Run], output: pathlib.Path) -> list[str]:
+def write_report(runs: Sequence[Run], output: pathlib.Path, each: bool = True) -> list[str]:
     """Writes tables, then figures, and a page with both.
 
     Args:
       runs: at least one.
       output: the folder to write to.
+      each: draw each run's network, FURs and channels too, beside the accuracy of all.
 
     Returns:
       A line for each figure that can't be drawn yet, or of this network.
@@ -38,7 +39,7 @@ def write_report(runs: Sequence[Run], output: pathlib.Path) -> list[str]:
     draw = importlib.import_module("furs_jax.report")
     save = draw.save  # raises where there is no matplotlib
     written, missing = [], []
-    for name, figure in _figures(runs, draw):
+    for name, figure in _figures(runs, draw, each):
         try:
             save(figure(), output / name)
             written.append(name)
@@ -48,10 +49,10 @@ def write_report(runs: Sequence[Run], output: pathlib.Path) -> list[str]:
     return missing
 
 
-def _figures(runs: Sequence[Run], draw) -> Iterator[tuple[str, Callable]]:
+def _figures(runs: Sequence[Run], draw, each: bool) -> Iterator[tuple[str, Callable]]:
     """The figures' file names and functions."""
     yield "accuracy", lambda: draw.draw_accuracy(runs)
-    for run, name in zip(runs, _unique_names(runs), strict=True):
+    for run, name in zip(runs, _unique_names(runs), strict=True) if each else ():
         prefix = f"{name}_" if len(runs) > 1 else ""
         yield f"{prefix}network", lambda run=run: _network_figure(run, draw)
         yield f"{prefix}furs", lambda run=run: draw.draw_furs(run)
