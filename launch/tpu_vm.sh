@@ -3,7 +3,8 @@
 #   ZONE=us-central2-b bash launch/tpu_vm.sh NAME --config=configs/r18.py --workdir=runs/r18
 # The same command again goes on with the run. Set also, where needed:
 #   CREATE=v4-8       make the VM when there is none of that name; SPOT=1 for a spot VM,
-#                     RUNTIME for its software (default tpu-ubuntu2204-base)
+#                     RUNTIME for its software (default tpu-ubuntu2204-base, up to v4; for v5e
+#                     v2-alpha-tpuv5-lite, for v6e v2-alpha-tpuv6e)
 #   DELETE=1          delete it when the run has finished
 #   PROJECT           of Google Cloud, when it isn't gcloud's default
 #   REMOTE_RUNS       where runs are kept on the VM (default furs_runs, in the home folder). A
