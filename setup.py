@@ -37,6 +37,14 @@ setup(
         "tfds": ["array_record>=0.8", "pillow>=11"],
         # Figures of `python -m furs_jax.report`.
         "report": ["matplotlib>=3.10"],
-        "test": ["hypothesis>=6.100", "pytest>=9.0", "pytest-xdist>=3.8", "ruff>=0.17"],
+        "test": [
+            "hypothesis>=6.100",
+            "ipykernel>=7.0",
+            "nbclient>=0.10",
+            "nbformat>=5.10",
+            "pytest>=9.0",
+            "pytest-xdist>=3.8",
+            "ruff>=0.17",
+        ],
     },
 )

@@ -10,6 +10,9 @@ from furs_jax.networks import get_network
 from furs_jax.report.runs import Run, read_run
 from furs_jax.report.statistics import difference_interval, mean_interval
 
+# XLA_FLAGS for runs of other processes that compile longer than they compute.
+FAST_COMPILATION = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
 # Of the paper's repository: ResNet-18 0.8x on ImageNet.
 RELEASED = [26, 53, 16, 62, 103, 96, 84, 89, 366, 162, 184, 174, 673, 283, 637, 833]
 
