@@ -90,7 +90,7 @@ def draw_network(
             _draw_row(ax, row, shortcuts, widest, net.image_shape[0])
         note = "each layer reads all earlier layers of its stage; " if concatenates else ""
         title = title or _title(net, before, after)
-        title = textwrap.fill(title, int(13 * width), break_on_hyphens=False)
+        title = textwrap.fill(title, int(15 * width), break_on_hyphens=False)
         figure.suptitle(f"{title}\n({note}bar height: square root of the channels)", fontsize=7.5)
         handles = _legend(columns, shortcuts)
         per_line = len(handles) if slots > 14 else math.ceil(len(handles) / 2)
