@@ -1,6 +1,7 @@
 """Tables and intervals, against closed forms."""
 
 import csv
+import json
 import pathlib
 import re
 import subprocess
@@ -13,6 +14,7 @@ from scipy import stats
 from furs_jax.networks import get_network
 from furs_jax.report.__main__ import main
 from furs_jax.report.comparison import comparison, published_table
+from furs_jax.report.runs import read_run
 from furs_jax.report.statistics import Interval, difference_interval, mean_interval
 from furs_jax.report.tables import format_table, network_table
 from tests.runs import fake_run
@@ -117,6 +119,18 @@ def test_an_unfinished_run_tells_what_it_has(tmp_path):
         "b, unfinished: 4 of 6 trainings, 1 seed",
     )
     assert comparison([fake_run(tmp_path / "c", rounds=0, trained=0)]).rows == ()
+
+
+def test_a_run_from_a_given_vector_is_not_called_original(tmp_path):
+    run = fake_run(tmp_path / "r", trained=0)
+    config = json.loads((run.path / "config.json").read_text())
+    config["config"]["channels"] = run.rounds[0]["channels"] = [9, 7] * 6
+    (run.path / "config.json").write_text(json.dumps(config))
+    (run.path / "rounds.jsonl").write_text("".join(json.dumps(r) + "\n" for r in run.rounds))
+    run = read_run(run.path)
+    assert run.original == list(run.network.channels) != run.start
+    assert comparison([run]).rows[0].macs_m is None
+    main([str(run.path)])
 
 
 def test_the_command_writes_tables_and_figures(tmp_path, capsys):

@@ -62,7 +62,7 @@ def _figures(runs: Sequence[Run], draw, each: bool) -> Iterator[tuple[str, Calla
 def _network_figure(run: Run, draw):
     net, entries = run.network, run.networks()
     # Counted for the run's own images and classes, which the run's files know.
-    macs = " → ".join(f"{entry['macs'] / 1e6:.4g}" for entry in entries.values())
+    macs = " → ".join(f"{e['macs'] / 1e6:.4g}" for e in entries.values() if e["macs"])
     done = f" ({run.progress})" if run.progress else ""
     title = f"{run.title} on {run.data}{done}: {macs} M multiply-accumulates"
     known = [entry["params"] for entry in entries.values()]

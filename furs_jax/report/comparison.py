@@ -160,7 +160,7 @@ def _rows(run: Run) -> list[Row]:
                 top1_difference=shown["top1"],
                 top5=entry["top5"],
                 top5_difference=shown["top5"],
-                macs_m=entry["macs"] / 1e6,
+                macs_m=None if entry["macs"] is None else entry["macs"] / 1e6,
                 params_m=None if entry["params"] is None else entry["params"] / 1e6,
                 source=", ".join(filter(None, told)),
             )

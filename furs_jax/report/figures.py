@@ -73,7 +73,7 @@ def draw_furs(run: Run) -> Figure:
 def _draw_round(ax: Axes, record: dict) -> None:
     furs = _PER_MMAC * np.asarray(record["furs"])
     errors = record.get("furs_stderr")
-    errors = None if errors is None else _PER_MMAC * np.asarray(errors)
+    errors = np.zeros_like(furs) if errors is None else _PER_MMAC * np.asarray(errors)
     rest = set(range(len(furs))) - set(record["increased"]) - set(record["decreased"])
     for sites, colour, marker, label in (
         (sorted(rest), NEUTRAL, "o", _CHOICES[2]),
@@ -82,7 +82,7 @@ def _draw_round(ax: Axes, record: dict) -> None:
     ):
         if sites:
             bars = {"fmt": marker, "color": colour, "ms": 3, "elinewidth": 0.8, "capsize": 1.5}
-            ax.errorbar(sites, furs[sites], _known(errors, furs)[sites], label=label, **bars)
+            ax.errorbar(sites, furs[sites], errors[sites], label=label, **bars)
     ax.axhline(0, color=INK, linewidth=0.4, zorder=0)
     ax.set_title(f"round {record['round'] + 1}", loc="left", pad=2)
     ax.set_xlim(-0.7, len(furs) - 0.3)
@@ -262,7 +262,7 @@ def compare_furs(
 
     Args:
       path: of the files, as for `save`.
-      x, y: FURs per MAC, one per site; drawn per million MACs.
+      x, y: FURs, one per site.
       x_stderr, y_stderr: their standard errors, or None.
       names: of the sites.
       x_label, y_label: what the two estimates are.
@@ -270,28 +270,25 @@ def compare_furs(
     Returns:
       The files' paths.
     """
-    values = [None if v is None else _PER_MMAC * np.asarray(v) for v in (x, x_stderr, y, y_stderr)]
-    x, x_stderr, y, y_stderr = values
+    x, y = np.asarray(x), np.asarray(y)
+    errors = [np.zeros_like(x) if e is None else np.asarray(e) for e in (x_stderr, y_stderr)]
     with style():
         figure = new_figure(3.6, 3.9)
         ax = figure.subplots()
         bars = {"fmt": "o", "color": NARROWER, "ecolor": NEUTRAL, "ms": 3.2, "elinewidth": 0.7}
-        ax.errorbar(x, y, y_stderr, x_stderr, capsize=1.5, **bars)
+        ax.errorbar(x, y, errors[1], errors[0], capsize=1.5, **bars)
         low, high = (f(np.concatenate((x, y))) for f in (np.min, np.max))
         ax.axline((low, low), (high, high), color=INK, linewidth=0.5, linestyle=":", zorder=0)
-        ax.set(xlabel=f"{x_label}, per million MACs", ylabel=f"{y_label}, per million MACs")
+        ax.set(xlabel=x_label, ylabel=y_label)
+        ax.ticklabel_format(scilimits=(-2, 3))
         ax.margins(0.08)
         whiskers = [
             ((a - dx, b - dy), (a + dx, b + dy))
-            for a, b, u, v in zip(x, y, _known(x_stderr, x), _known(y_stderr, y), strict=True)
+            for a, b, u, v in zip(x, y, *errors, strict=True)
             for dx, dy in ((u, 0), (0, v))
         ]
         place_labels(ax, list(zip(x, y, short_names(names), strict=True)), whiskers)
     return save(figure, path)
-
-
-def _known(errors: np.ndarray | None, like: np.ndarray) -> np.ndarray:
-    return np.zeros_like(like) if errors is None else errors
 
 
 def _rounds(run: Run) -> list[dict]:

@@ -57,11 +57,22 @@ class Run:
         return name if width == 1 else f"{name} {width:g}x"
 
     @property
+    def start(self) -> list[int] | None:
+        """The first round's vector; None before it has ended."""
+        return self.rounds[0]["channels"] if self.rounds else None
+
+    @property
     def original(self) -> list[int] | None:
-        """The first channel vector; None before the first round has ended."""
-        if self.rounds:
-            return self.rounds[0]["channels"]
-        return None if self.result is None else self.result.get("original", {}).get("channels")
+        """The original network's vector; None where nothing tells it yet.
+
+        Raises:
+          FursError: the run starts from another vector and its network can't be built.
+        """
+        if self.result is not None and "original" in self.result:
+            return self.result["original"]["channels"]
+        if self.rounds and self.config.get("channels"):
+            return list(self.network.channels)
+        return self.start
 
     @property
     def channels(self) -> list[int] | None:
@@ -81,7 +92,7 @@ class Run:
         return f"unfinished: {len(self.finals)} of {2 * self.config['final']['seeds']} trainings"
 
     def networks(self) -> dict[str, Record]:
-        """For original and searched, as far as known: channels, macs, params, top1, top5, seeds.
+        """Of original and searched, as far as known: channels, macs, params, top1, top5, seeds.
 
         top1 and top5 are `Interval`s of fractions, and None before the first final training.
         """
@@ -94,8 +105,11 @@ class Run:
         if not self.rounds:
             return {}
         first, last = self.rounds[0], self.rounds[-1]
+        starts_there = not self.config.get("channels")
         sizes = {
-            "original": (first["channels"], first["macs"], first["params"]),
+            "original": (first["channels"], first["macs"], first["params"])
+            if starts_there
+            else (None, None, None),
             "searched": (last["next_channels"], last["next_macs"], None),
         }
         entries = {}
@@ -129,7 +143,9 @@ class Run:
         Raises:
           FursError: it can't be built, or has other sites than the run's vector.
         """
-        config, original = self.config, self.original
+        config, original = self.config, self.start
+        if self.result is not None and "original" in self.result:
+            original = self.result["original"]["channels"]
         if original is None:
             raise ConfigError("no round has ended yet")
         padding = config.get("padding", "max")
@@ -150,7 +166,7 @@ class Run:
         try:
             return list(self.network.site_names)
         except (FursError, ImportError):
-            return [str(site) for site in range(len(self.original or ()))]
+            return [str(site) for site in range(len(self.channels or ()))]
 
 
 def read_run(path: str | os.PathLike) -> Run:
