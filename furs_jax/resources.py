@@ -24,6 +24,8 @@ class Layer(NamedTuple):
     site: int | None = None  # the site whose width this layer's outputs are
     groups: int = 1
     dense: bool = False
+    # Trained values beside the weights. None: a BatchNorm of the outputs, or a dense layer's bias.
+    extra: int | None = None
 
     @property
     def weights(self) -> int:
@@ -36,8 +38,9 @@ class Layer(NamedTuple):
 
     @property
     def params(self) -> int:
-        """Trained values: weights, and BatchNorm's scale and bias or the dense layer's bias."""
-        return self.weights + (1 if self.dense else 2) * self.outputs
+        """Trained values."""
+        usual = (1 if self.dense else 2) * self.outputs
+        return self.weights + (usual if self.extra is None else self.extra)
 
 
 def marginal_macs(macs: Callable[[Sequence[int]], int], channels: Sequence[int]) -> np.ndarray:

@@ -9,6 +9,10 @@ import flax.linen as nn
 
 from furs_jax.errors import ConfigError
 from furs_jax.networks.blocks import PADDINGS
+from furs_jax.networks.densenet import densenet
+from furs_jax.networks.mbconv import efficientnet_b0, mnasnet_a1, mnasnet_cifar
+from furs_jax.networks.plain import plain
+from furs_jax.networks.pyramidnet import pyramidnet
 from furs_jax.networks.resnet import cifar_resnet, imagenet_resnet
 from furs_jax.resources import Layer
 
@@ -24,6 +28,17 @@ _FAMILIES: dict[str, tuple[Callable[..., nn.Module], tuple[int, int, int]]] = {
         f"resnet{depth}": (functools.partial(imagenet_resnet, depth), _IMAGENET)
         for depth in (18, 34)
     },
+    **{f"plain{depth}_cifar": (functools.partial(plain, depth), _CIFAR) for depth in (14, 20)},
+    **{
+        f"densenet{depth}_cifar": (functools.partial(densenet, depth), _CIFAR) for depth in (16, 40)
+    },
+    **{
+        f"pyramidnet{depth}_cifar": (functools.partial(pyramidnet, depth), _CIFAR)
+        for depth in (14, 20)
+    },
+    "mnasnet_cifar": (mnasnet_cifar, _CIFAR),
+    "mnasnet_a1": (mnasnet_a1, _IMAGENET),
+    "efficientnet_b0": (efficientnet_b0, _IMAGENET),
 }
 NETWORKS = tuple(_FAMILIES)
 
@@ -84,7 +99,7 @@ def get_network(
       name: one of `NETWORKS`.
       width_multiplier: stem and sites have int(width_multiplier * c) channels.
       num_classes: by default 100 (CIFAR's networks) or 1000 (ImageNet's).
-      padding: "max" or "local", see `ResNet`.
+      padding: "max" or "local", see `ResNet`; without meaning for networks without shortcuts.
       image_shape: (H, W, C); by default (32, 32, 3) or (224, 224, 3).
 
     Raises:
@@ -96,7 +111,9 @@ def get_network(
         raise ConfigError(f"unknown padding {padding!r}; known are {', '.join(PADDINGS)}")
     build, default_shape = _FAMILIES[name]
     classes = num_classes or (100 if default_shape == _CIFAR else 1000)
-    template = build(width_multiplier, num_classes=classes, padding=padding)
+    template = build(width_multiplier, num_classes=classes)
+    if hasattr(template, "padding"):  # others have no residual sums
+        template = template.clone(padding=padding)
     if min(template.channels) < 1 or template.stem < 1:
         raise ConfigError(
             f"width_multiplier={width_multiplier:g} leaves a layer of {name} without channels; "
