@@ -142,7 +142,7 @@ def estimate_furs(
     if method == "fisher":
         step = make_fisher_step(apply, widths, fisher_labels)
     else:
-        step = make_dropout_step(apply, widths, draws, noise, fan_out)
+        step = make_dropout_step(apply, widths, draws, noise, fan_out and net.fans_out)
     step = data_parallel(step, devices)
     replicated = (variables, rates.astype(np.float32), jax.random.key(seed))
     sums = _total(step(replicated, shard(batch, len(devices))) for batch in batches)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 NOISES = ("bernoulli", "gaussian")
 
@@ -55,7 +56,23 @@ class FanOut(NamedTuple):
         return jnp.concatenate([x[:start], gated, x[stop:]])
 
 
-Gates = Sequence[jax.Array] | FanOut | None
+class SiteMarks(NamedTuple):
+    """Gates that leave their input as it is and note where they were met, for a trace.
+
+    Attributes:
+      met: the site and the input's shape, at each call of `gate`.
+    """
+
+    met: list[tuple[int, tuple[int, ...]]]
+
+    def apply(self, x: jax.Array, site: int) -> jax.Array:
+        self.met.append((site, x.shape))
+        return checkpoint_name(x, f"{SITE_MARK}{site}")
+
+
+SITE_MARK = "furs_site_"  # and the site: the mark's name in a traced computation
+
+Gates = Sequence[jax.Array] | FanOut | SiteMarks | None
 
 
 def gate(x: jax.Array, gates: Gates, site: int) -> jax.Array:
@@ -66,7 +83,7 @@ def gate(x: jax.Array, gates: Gates, site: int) -> jax.Array:
     """
     if gates is None:
         return x
-    if isinstance(gates, FanOut):
+    if isinstance(gates, FanOut | SiteMarks):
         return gates.apply(x, site)
     return x * gates[site].astype(x.dtype)
 
