@@ -187,6 +187,7 @@ def make_estimate(
     def apply(variables, images, gates):
         return module.apply(variables, preprocess(images), gates)
 
+    fan_out = fan_out and net.fans_out
     step = data_parallel(_make_step(apply, channels, estimator, fan_out), devices)
     limits: dict[Any, int] = {}
 

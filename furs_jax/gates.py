@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 NOISES = ("bernoulli", "gaussian")
 
@@ -18,10 +19,10 @@ class FanOut(NamedTuple):
     """Gates of which each belongs to copies of the batch that branch off at its site.
 
     With site l gated alone, everything before site l equals the ungated pass. So the batch carries
-    a stack of streams along its leading axis: stream 0 is never gated, and at each site R gated
-    copies of stream 0 join the stack. Later layers see a bigger batch. Networks must treat images
-    independently (as in evaluation), and pass both sides of a sum or a concatenation through
-    `match_streams`.
+    a stack of streams along its leading axis: stream 0 is never gated, then come R streams for
+    each site, in order, as far as they have branched off; those that have not equal stream 0.
+    Later layers see a bigger batch. Networks must treat images independently (as in evaluation),
+    and pass all sides of a sum or a concatenation through `match_streams`.
 
     Attributes:
       gates: one array per site, shape (R, N, 1, 1, C_l), N being the images of one stream.
@@ -32,24 +33,58 @@ class FanOut(NamedTuple):
     def split(self, outputs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The network's outputs, shape ((1 + L R) N, K), as (N, K) and (L, R, N, K)."""
         draws, images = self.gates[0].shape[:2]
-        rest = outputs[images:].reshape(len(self.gates), draws, images, -1)
+        rest = outputs[images:].reshape(len(self.gates), draws, images, outputs.shape[-1])
         return outputs[:images], rest
 
+    def grow(self, x: jax.Array, size: int) -> jax.Array:
+        """x with copies of stream 0 appended up to a leading axis of `size`."""
+        images = self.gates[0].shape[1]
+        if x.shape[0] >= size:
+            return x
+        return jnp.concatenate([x, *[x[:images]] * ((size - x.shape[0]) // images)])
 
-Gates = Sequence[jax.Array] | FanOut | None
+    def apply(self, x: jax.Array, site: int) -> jax.Array:
+        """x with the site's streams gated, which join the stack where they have not yet."""
+        value = self.gates[site].astype(x.dtype)
+        draws, images = value.shape[:2]
+        start, stop = images * (1 + site * draws), images * (1 + (site + 1) * draws)
+        x = self.grow(x, start)
+        if x.shape[0] == start:
+            branches = x[None, :images] * value
+            return jnp.concatenate([x, branches.reshape(-1, *x.shape[1:])])
+        gated = x[start:stop] * value.reshape(-1, *value.shape[2:])
+        return jnp.concatenate([x[:start], gated, x[stop:]])
+
+
+class SiteMarks(NamedTuple):
+    """Gates that leave their input as it is and note where they were met, for a trace.
+
+    Attributes:
+      met: the site and the input's shape, at each call of `gate`.
+    """
+
+    met: list[tuple[int, tuple[int, ...]]]
+
+    def apply(self, x: jax.Array, site: int) -> jax.Array:
+        self.met.append((site, x.shape))
+        return checkpoint_name(x, f"{SITE_MARK}{site}")
+
+
+SITE_MARK = "furs_site_"  # and the site: the mark's name in a traced computation
+
+Gates = Sequence[jax.Array] | FanOut | SiteMarks | None
 
 
 def gate(x: jax.Array, gates: Gates, site: int) -> jax.Array:
     """Multiplies x, shape (N, H, W, C_l), by the gate of `site`; x itself where gates is None.
 
-    Under `FanOut` the site's gated copies of stream 0 are appended to x instead.
+    A layer whose channels are normalised where they are read, and not where they are made, has its
+    gate applied by every reader. Under `FanOut` the gate meets the site's own streams only.
     """
     if gates is None:
         return x
-    if isinstance(gates, FanOut):
-        value = gates.gates[site].astype(x.dtype)
-        branches = x[None, : value.shape[1]] * value
-        return jnp.concatenate([x, branches.reshape(-1, *x.shape[1:])])
+    if isinstance(gates, FanOut | SiteMarks):
+        return gates.apply(x, site)
     return x * gates[site].astype(x.dtype)
 
 
@@ -61,14 +96,8 @@ def match_streams(gates: Gates, *values: jax.Array) -> tuple[jax.Array, ...]:
     """
     if not isinstance(gates, FanOut):
         return values
-    images = gates.gates[0].shape[1]
     most = max(x.shape[0] for x in values)
-    return tuple(
-        jnp.concatenate([x, *[x[:images]] * ((most - x.shape[0]) // images)])
-        if x.shape[0] < most
-        else x
-        for x in values
-    )
+    return tuple(gates.grow(x, most) for x in values)
 
 
 def sample_noise(keys: jax.Array, channels: Sequence[int]) -> jax.Array:

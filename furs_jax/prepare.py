@@ -94,7 +94,7 @@ def initial_network(config: ml_collections.ConfigDict, dataset: Dataset) -> tupl
         return net, net.macs(net.channels)
     budget = int(config.flops_budget)
     net = _widest_within(build, budget)
-    channels = fit_to_budget(net, net.channels, budget, min_channels=1)
+    channels = fit_to_budget(net, net.channels, budget, 1, net.multiple)
     return dataclasses.replace(net, template=net.module(channels)), budget
 
 

@@ -151,7 +151,13 @@ def fit_to_budget(
 
     Raises:
       BudgetError: the narrowest network exceeds the budget.
+      ConfigError: the network can't be built with all multiples of channel_multiple.
     """
+    if channel_multiple % net.multiple:
+        raise ConfigError(
+            f"{net.name} can be built with multiples of {net.multiple} channels only; give "
+            f"reallocate.channel_multiple={net.multiple}"
+        )
     target = np.array(channels, dtype=float)
     floor = _floor(min_channels, channel_multiple)
     narrowest = np.full(len(target), floor)

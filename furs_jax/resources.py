@@ -5,19 +5,21 @@ image, padding included: what the papers call FLOPs.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.extend.core import Var
 
+from furs_jax.gates import SITE_MARK
+
 
 class Layer(NamedTuple):
     """One convolution (with its BatchNorm) or dense layer of a network, as built."""
 
     name: str
-    kernel: int  # 1 for a dense layer
+    kernel: int | tuple[int, ...]  # 1 for a dense layer; a tuple where it is not square
     inputs: int  # input channels
     outputs: int  # output channels
     height: int  # of the output; 1 for a dense layer
@@ -25,10 +27,17 @@ class Layer(NamedTuple):
     site: int | None = None  # the site whose width this layer's outputs are
     groups: int = 1
     dense: bool = False
+    # Trained values beside the weights. None: a BatchNorm of the outputs, or a dense layer's bias.
+    extra: int | None = None
+
+    @property
+    def window(self) -> tuple[int, ...]:
+        """The kernel's height and width."""
+        return self.kernel if isinstance(self.kernel, tuple) else (self.kernel, self.kernel)
 
     @property
     def weights(self) -> int:
-        return self.kernel**2 * (self.inputs // self.groups) * self.outputs
+        return math.prod(self.window) * (self.inputs // self.groups) * self.outputs
 
     @property
     def macs(self) -> int:
@@ -37,8 +46,9 @@ class Layer(NamedTuple):
 
     @property
     def params(self) -> int:
-        """Trained values: weights, and BatchNorm's scale and bias or the dense layer's bias."""
-        return self.weights + (1 if self.dense else 2) * self.outputs
+        """Trained values."""
+        usual = (1 if self.dense else 2) * self.outputs
+        return self.weights + (usual if self.extra is None else self.extra)
 
 
 def marginal_macs(macs: Callable[[Sequence[int]], int], channels: Sequence[int]) -> np.ndarray:
@@ -51,6 +61,23 @@ def marginal_macs(macs: Callable[[Sequence[int]], int], channels: Sequence[int])
     return np.array([(macs(channels + e) - macs(channels - e)) / 2 for e in steps])
 
 
+class Product(NamedTuple):
+    """A convolution or matrix product in a traced computation."""
+
+    scope: str  # of names, as flax's modules give: "MyNet/block1/Conv_0"
+    site: int | None  # whose gate stands behind it, see `SiteMarks`
+    kernel: tuple[int, ...]  # () for a matrix product
+    inputs: int
+    outputs: int
+    positions: tuple[int, ...]  # the output's other dimensions
+    groups: int
+
+    @property
+    def factors(self) -> tuple[int, ...]:
+        """Whole numbers whose product is the MACs."""
+        return (*self.kernel, *self.positions, self.inputs // self.groups, self.outputs)
+
+
 def traced_macs(fn: Callable[..., Any], *args: Any) -> int:
     """MACs of the convolutions and matrix products in the traced computation of fn(*args).
 
@@ -58,32 +85,82 @@ def traced_macs(fn: Callable[..., Any], *args: Any) -> int:
       fn: a function that JAX can trace.
       *args: its arguments, arrays or `jax.ShapeDtypeStruct`s. Give one image: nothing is divided.
     """
-    return _jaxpr_macs(jax.make_jaxpr(fn)(*args).jaxpr)
+    return sum(math.prod(product.factors) for product in traced_products(fn, *args))
 
 
-def _jaxpr_macs(jaxpr: Any) -> int:
-    total = 0
+def traced_products(fn: Callable[..., Any], *args: Any) -> list[Product]:
+    """The convolutions and matrix products of fn(*args), in order; see `traced_macs`."""
+    products: list[Product] = []
+    jaxpr = jax.make_jaxpr(fn)(*args).jaxpr
+    _collect(jaxpr, [None] * len(jaxpr.invars), products)
+    return products
+
+
+def _collect(jaxpr: Any, origins: list[int | None], products: list[Product]) -> list[int | None]:
+    """Appends the products of jaxpr; the last product behind each of its outputs.
+
+    `origins` says the same of its inputs. A mark gives its site to the product behind it.
+    """
+    behind = dict(zip(jaxpr.invars, origins, strict=True))
+
+    def latest(variables: Iterable[Any]) -> int | None:
+        known = [behind.get(v) for v in variables if not hasattr(v, "val")]
+        return max((origin for origin in known if origin is not None), default=None)
+
     for equation in jaxpr.eqns:
-        if equation.primitive.name == "conv_general_dilated":
-            total += _conv_macs(equation)
-        elif equation.primitive.name == "dot_general":
-            total += _dot_macs(equation)
-        total += sum(_jaxpr_macs(inner) for inner in _inner_jaxprs(equation))
-    return total
+        origin, kind = latest(equation.invars), equation.primitive.name
+        mark = str(equation.params.get("name", ""))
+        if kind in ("conv_general_dilated", "dot_general"):
+            origin = len(products)
+            products.append(_convolution(equation) if kind[0] == "c" else _matrix_product(equation))
+        elif mark.startswith(SITE_MARK) and origin is not None:
+            site = int(mark.removeprefix(SITE_MARK))
+            products[origin] = products[origin]._replace(site=site)
+        outputs, first = [origin] * len(equation.outvars), len(products)
+        for inner in _inner_jaxprs(equation):
+            same = len(inner.invars) == len(equation.invars)
+            inputs = (
+                [latest([v]) for v in equation.invars] if same else [origin] * len(inner.invars)
+            )
+            results = _collect(inner, inputs, products)
+            outputs = results if len(results) == len(outputs) else outputs
+        if kind == "scan":
+            times = equation.params["length"]
+            products[first:] = [
+                p._replace(positions=(times, *p.positions)) for p in products[first:]
+            ]
+        behind.update(zip(equation.outvars, outputs, strict=True))
+    return [latest([v]) for v in jaxpr.outvars]
 
 
-def _conv_macs(equation: Any) -> int:
-    # The kernel's input dimension is already divided by the groups.
-    kernel = equation.invars[1].aval.shape
-    out_dimension = equation.params["dimension_numbers"].rhs_spec[0]
-    outputs = math.prod(equation.outvars[0].aval.shape)
-    return outputs * math.prod(kernel) // kernel[out_dimension]
+def _convolution(equation: Any) -> Product:
+    numbers, groups = equation.params["dimension_numbers"], equation.params["feature_group_count"]
+    kernel, output = equation.invars[1].aval.shape, equation.outvars[0].aval.shape
+    out_dimension, in_dimension, *window = numbers.rhs_spec
+    channel_dimension = numbers.out_spec[1]
+    return Product(
+        str(equation.source_info.name_stack),
+        None,
+        tuple(kernel[i] for i in window),
+        kernel[in_dimension] * groups,
+        kernel[out_dimension],
+        tuple(n for i, n in enumerate(output) if i != channel_dimension),
+        groups,
+    )
 
 
-def _dot_macs(equation: Any) -> int:
+def _matrix_product(equation: Any) -> Product:
     (contracted, _), _ = equation.params["dimension_numbers"]
-    left = equation.invars[0].aval.shape
-    return math.prod(equation.outvars[0].aval.shape) * math.prod(left[i] for i in contracted)
+    left, output = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
+    return Product(
+        str(equation.source_info.name_stack),
+        None,
+        (),
+        math.prod(left[i] for i in contracted),
+        output[-1] if output else 1,
+        output[:-1],
+        1,
+    )
 
 
 def _inner_jaxprs(equation: Any) -> list[Any]:

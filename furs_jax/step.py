@@ -138,7 +138,7 @@ def make_train_step(
         (loss, (logits, updated)), grads = grad_fn(state.params)
         accuracy = jnp.mean(correct(logits, batch["label"]))
         grads, metrics, batch_stats = jax.lax.pmean(
-            (grads, {"loss": loss, "accuracy": accuracy}, updated["batch_stats"]), AXIS
+            (grads, {"loss": loss, "accuracy": accuracy}, updated.get("batch_stats", {})), AXIS
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

@@ -120,7 +120,7 @@ def make_trainer(task: Task, channels: Sequence[int], recipe: Recipe, split: Spl
             step=jnp.zeros((), jnp.int32),
             seed=seed,
             params=variables["params"],
-            batch_stats=variables["batch_stats"],
+            batch_stats=variables.get("batch_stats", {}),
             opt_state=optimizer.init(variables["params"]),
         )
 

@@ -1,6 +1,7 @@
 """FURs: against the slow obvious version, closed forms, one device against eight."""
 
-import dataclasses
+import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,12 @@ from furs_jax.errors import ConfigError
 from furs_jax.fur_steps import draw_noise, make_dropout_step, make_fisher_step
 from furs_jax.furs import Estimator, bytes_per_image, drop_rates, estimate_furs, separation
 from furs_jax.gates import dropout_gates, gate
-from furs_jax.networks import get_network
+from furs_jax.networks import Network, get_network
+from furs_jax.networks.densenet import densenet
+from furs_jax.networks.mbconv import mnasnet_cifar
+from furs_jax.networks.plain import plain
+from furs_jax.networks.pyramidnet import pyramidnet
+from furs_jax.networks.resnet import cifar_resnet, imagenet_resnet
 from furs_jax.resources import marginal_macs
 from furs_jax.step import data_parallel
 from tests.conftest import random_variables
@@ -214,13 +220,22 @@ def test_furs_do_not_depend_on_devices_or_batches(tiny):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-9, err_msg=field)
 
 
-@pytest.mark.parametrize("padding", ["max", "local"])
-@pytest.mark.parametrize("name", ["resnet14_cifar", "resnet18"])
-def test_fan_out_equals_vmapped_passes_in_every_network(name, padding):
-    shape = (8, 8, 1) if name.endswith("cifar") else (32, 32, 1)
-    net = get_network(name, 0.25, 10, padding, shape)
-    widths = np.random.default_rng(0).integers(3, 9, len(net.channels))
-    net = dataclasses.replace(net, template=net.module(widths))
+@pytest.mark.parametrize(
+    ("build", "padding"),
+    [
+        *itertools.product([functools.partial(cifar_resnet, 14), mnasnet_cifar], ["max", "local"]),
+        *itertools.product([functools.partial(imagenet_resnet, 18)], ["max", "local"]),
+        (functools.partial(pyramidnet, 8), "max"),
+        (functools.partial(plain, 8), None),
+        (functools.partial(densenet, 10), None),
+    ],
+)
+def test_fan_out_equals_vmapped_passes_in_every_family(build, padding):
+    options = {} if padding is None else {"padding": padding}
+    template = build(0.25, num_classes=10, **options)
+    shape = (32, 32, 1) if getattr(template, "imagenet", False) else (8, 8, 1)
+    widths = tuple(np.random.default_rng(0).integers(3, 9, len(template.channels)).tolist())
+    net = Network("small", template.clone(channels=widths), shape)
     variables = random_variables(net, net.channels)
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 10, 10).astype(np.int32)

@@ -1,18 +1,20 @@
 """What the network families share: convolutions, their layer table, residual sums."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from furs_jax.gates import Gates, gate, match_streams
 from furs_jax.resources import Layer
 
 PADDINGS = ("max", "local")
 
 
 class Conv(NamedTuple):
-    """A convolution with BatchNorm, as a network's plan names it."""
+    """A convolution without bias, as a network's plan names it."""
 
     name: str
     inputs: int
@@ -20,16 +22,43 @@ class Conv(NamedTuple):
     kernel: int = 3
     stride: int = 1
     site: int | None = None
+    groups: int = 1
 
-    def layer(self, size: tuple[int, int]) -> Layer:
+    def layer(self, size: tuple[int, int], extra: int | None = None) -> Layer:
         """Its row of the layer table, for an input of `size` (height, width)."""
         height, width = downsample(size, self.stride)
-        return Layer(self.name, self.kernel, self.inputs, self.outputs, height, width, self.site)
+        return Layer(
+            self.name,
+            self.kernel,
+            self.inputs,
+            self.outputs,
+            height,
+            width,
+            self.site,
+            self.groups,
+            extra=extra,
+        )
 
 
 def downsample(size: tuple[int, int], stride: int) -> tuple[int, int]:
     """Height and width after a layer of odd kernel, padded by half of it, with `stride`."""
     return -(-size[0] // stride), -(-size[1] // stride)
+
+
+def convolution(conv: Conv, dtype: Any, name: str) -> nn.Conv:
+    return nn.Conv(
+        conv.outputs,
+        (conv.kernel, conv.kernel),
+        strides=conv.stride,
+        # As in PyTorch, and unlike "SAME" at stride 2: the same on both sides.
+        padding=(conv.kernel - 1) // 2,
+        feature_group_count=conv.groups,
+        use_bias=False,
+        dtype=dtype,
+        # An input reaches the outputs of its own group only.
+        kernel_init=nn.initializers.variance_scaling(2.0 * conv.groups, "fan_out", "normal"),
+        name=name,
+    )
 
 
 class ConvBatchNorm(nn.Module):
@@ -44,18 +73,7 @@ class ConvBatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """x of shape (N, H, W, inputs) to (N, H/stride, W/stride, outputs), dtype `dtype`."""
-        conv = self.conv
-        x = nn.Conv(
-            conv.outputs,
-            (conv.kernel, conv.kernel),
-            strides=conv.stride,
-            # As in PyTorch, and unlike "SAME" at stride 2: the same on both sides.
-            padding=(conv.kernel - 1) // 2,
-            use_bias=False,
-            dtype=self.dtype,
-            kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
-            name="conv",
-        )(x)
+        x = convolution(self.conv, self.dtype, "conv")(x)
         return nn.BatchNorm(
             use_running_average=not train,
             momentum=self.momentum,
@@ -74,6 +92,27 @@ def fit_width(x: jax.Array, width: int) -> jax.Array:
     return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (missing, 0)))
 
 
+def residual_sum(
+    shortcut: jax.Array, x: jax.Array, width: int, gates: Gates, site: int, gates_sum: bool
+) -> jax.Array:
+    """shortcut + x, of `width` channels, with the gate of x's site.
+
+    Where removing a channel of x removes it from the shortcut too, the gate covers the sum.
+    """
+    shortcut = fit_width(shortcut, width)
+    if gates_sum:
+        shortcut, x = match_streams(gates, shortcut, x)
+        return gate(shortcut + x, gates, site)
+    x = fit_width(gate(x, gates, site), width)
+    shortcut, x = match_streams(gates, shortcut, x)
+    return shortcut + x
+
+
 def average_pool(x: jax.Array) -> jax.Array:
     """2x2 average pooling; an odd last row or column is averaged alone."""
     return nn.avg_pool(x, (2, 2), (2, 2), "SAME", count_include_pad=False)
+
+
+def scaled(widths: Sequence[int], width_multiplier: float) -> tuple[int, ...]:
+    """int(width_multiplier * c) for each width."""
+    return tuple(int(width_multiplier * width) for width in widths)

@@ -9,8 +9,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from furs_jax.gates import Gates, gate, match_streams
-from furs_jax.networks.blocks import Conv, ConvBatchNorm, average_pool, downsample, fit_width
+from furs_jax.gates import Gates, gate
+from furs_jax.networks.blocks import (
+    Conv,
+    ConvBatchNorm,
+    average_pool,
+    downsample,
+    residual_sum,
+    scaled,
+)
 from furs_jax.resources import Layer
 
 
@@ -90,13 +97,17 @@ class ResNet(nn.Module):
     def __call__(self, images: jax.Array, gates: Gates = None, train: bool = False) -> jax.Array:
         """Images (N, H, W, C), normalised, to float32 logits (N, num_classes)."""
         x = images.astype(self.dtype)
-        x = nn.relu(self._conv(self.stem_conv(x.shape[-1]), x, train))
+        x = self.activate_trunk(self._conv(self.stem_conv(x.shape[-1]), x, train))
         if self.imagenet:
             x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         for block in self.blocks():
             x = self._apply_block(block, x, gates, train)
-        x = jnp.mean(x, axis=(1, 2)).astype(jnp.float32)
+        x = jnp.mean(nn.relu(x), axis=(1, 2)).astype(jnp.float32)
         return nn.Dense(self.num_classes, name="head")(x)
+
+    def activate_trunk(self, x: jax.Array) -> jax.Array:
+        """What follows the stem and every residual sum."""
+        return nn.relu(x)
 
     def _conv(self, conv: Conv, x: jax.Array, train: bool) -> jax.Array:
         return ConvBatchNorm(conv, self.dtype, self.axis_name, name=conv.name)(x, train)
@@ -108,14 +119,8 @@ class ResNet(nn.Module):
             x = self._conv(block.shortcut, x, train)
         elif block.first.stride > 1:
             x = average_pool(x)
-        x = fit_width(x, block.trunk)
-        if block.gates_sum:
-            # Removing a channel here removes it from the shortcut too, so the gate covers both.
-            x, y = match_streams(gates, x, y)
-            return nn.relu(gate(x + y, gates, block.second.site))
-        y = fit_width(gate(y, gates, block.second.site), block.trunk)
-        x, y = match_streams(gates, x, y)
-        return nn.relu(x + y)
+        site = block.second.site
+        return self.activate_trunk(residual_sum(x, y, block.trunk, gates, site, block.gates_sum))
 
 
 def cifar_resnet(depth: int, width_multiplier: float, **fields: Any) -> ResNet:
@@ -131,9 +136,8 @@ def imagenet_resnet(depth: int, width_multiplier: float, **fields: Any) -> ResNe
 
 
 def _resnet(stem, widths, blocks_per_stage, width_multiplier, **fields) -> ResNet:
-    channels = tuple(
-        int(width_multiplier * width)
-        for width, count in zip(widths, blocks_per_stage, strict=True)
-        for _ in range(2 * count)
-    )
-    return ResNet(channels, int(width_multiplier * stem), blocks_per_stage, **fields)
+    channels = [
+        w for w, count in zip(widths, blocks_per_stage, strict=True) for _ in range(2 * count)
+    ]
+    channels, stem = scaled(channels, width_multiplier), int(width_multiplier * stem)
+    return ResNet(channels, stem, blocks_per_stage, **fields)

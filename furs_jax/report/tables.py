@@ -33,7 +33,7 @@ def network_table(net: Network, channels: Sequence[int]) -> str:
         (
             layer.name,
             "" if layer.site is None else layer.site,
-            f"{layer.kernel}x{layer.kernel}",
+            "x".join(map(str, layer.window)),
             layer.inputs,
             layer.outputs,
             f"{layer.height}x{layer.width}",

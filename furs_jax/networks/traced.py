@@ -1,0 +1,330 @@
+"""Your own network: any linen module with a `channels` field; its table of layers from its trace.
+
+The module is called as module.apply(variables, images, gates=None, train=False), images of shape
+(N, H, W, C), and returns float32 logits (N, num_classes). It passes the output of each searchable
+layer through `furs_jax.gates.gate(x, gates, site)`, behind its BatchNorm and activation, where x
+has channels[site] channels. Sums and concatenations of gated values go through
+`furs_jax.gates.match_streams`; a module that does without is measured by a pass for each site.
+
+Fields that are set where the module has them: `num_classes`, `padding`, `dtype` (of the
+computation) and `axis_name` (of the devices, for nn.BatchNorm; needed where there is one).
+"""
+
+import dataclasses
+import functools
+import importlib
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from furs_jax.errors import ConfigError
+from furs_jax.gates import FanOut, SiteMarks
+from furs_jax.networks.counting import MacsModel, fit_macs
+from furs_jax.networks.network import Network
+from furs_jax.resources import Layer, Product, traced_products
+
+_MULTIPLES = (1, 2, 3, 4, 6, 8, 12, 16, 32)  # of widths, tried in this order
+
+
+class Trace(NamedTuple):
+    """What one channel vector's computation consists of."""
+
+    products: list[Product]
+    variables: dict[str, Any]  # shapes, by collection
+    logits: jax.ShapeDtypeStruct
+    met: list[tuple[int, tuple[int, ...]]]  # see `SiteMarks`
+
+
+@dataclasses.dataclass(frozen=True)
+class TracedNetwork(Network):
+    """A network whose MACs and parameters are counted from its trace.
+
+    Attributes:
+      model: MACs as a formula of the channels; None where none was found, and each vector is
+        traced.
+      multiple: see `Network`.
+    """
+
+    model: MacsModel | None = None
+    multiple: int = 1
+
+    def module(self, channels: Sequence[int], **fields: Any) -> nn.Module:
+        known = {key: value for key, value in fields.items() if hasattr(self.template, key)}
+        return super().module(channels, **known)
+
+    def scaled(self, width_multiplier: float) -> "TracedNetwork":
+        """The network with int(width_multiplier * c) channels at its sites, as it can be built."""
+        unit = self.multiple
+        channels = [max(int(width_multiplier * c) // unit, 1) * unit for c in self.channels]
+        return dataclasses.replace(self, template=self.module(channels))
+
+    def macs(self, channels: Sequence[int]) -> int:
+        if self.model is not None:
+            return self.model(channels)
+        below, above = (
+            [round_to(c / self.multiple) * self.multiple for c in channels]
+            for round_to in (math.floor, math.ceil)
+        )
+        # Between widths that can be built, as marginal MACs ask for them, a straight line.
+        share = max((c - b) / self.multiple for c, b in zip(channels, below, strict=True))
+        low = self._traced_macs(below)
+        return low if below == above else round(low + share * (self._traced_macs(above) - low))
+
+    def _traced_macs(self, channels: Sequence[int]) -> int:
+        trace = _trace(self.module(channels), self.image_shape)
+        return sum(math.prod(product.factors) for product in trace.products)
+
+    def layers(self, channels: Sequence[int]) -> tuple[Layer, ...]:
+        return _layers(_trace(self.module(channels), self.image_shape))
+
+    def params(self, channels: Sequence[int]) -> int:
+        variables = _trace(self.module(channels), self.image_shape).variables
+        return sum(size for _, size in _sizes(variables.get("params", {})))
+
+    @property
+    def fans_out(self) -> bool:
+        """Whether branches off one pass give what a pass for each site gives; tried once."""
+        return _fans_out(self.template, self.image_shape)
+
+
+def user_module(name: str, num_classes: int | None, padding: str) -> nn.Module:
+    """The module that "my_package.my_module:MyNet" names: a class, a function or a module.
+
+    Raises:
+      ConfigError: there is none.
+    """
+    path, _, attribute = name.partition(":")
+    try:
+        module = getattr(importlib.import_module(path), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"network={name!r} can't be imported: {error}") from error
+    if not isinstance(module, nn.Module) and callable(module):
+        try:
+            module = module()
+        except TypeError as error:
+            raise ConfigError(
+                f"network={name!r} can't be built without arguments: {error}; give its fields "
+                "defaults, `channels` too"
+            ) from error
+    if not isinstance(module, nn.Module):
+        raise ConfigError(f"network={name!r} is no flax.linen module but a {type(module)}")
+    fields = {"num_classes": num_classes, "padding": padding}
+    known = {k: v for k, v in fields.items() if v is not None and hasattr(module, k)}
+    return module.clone(**known) if known else module
+
+
+@functools.lru_cache(maxsize=16)
+def trace_network(
+    module: nn.Module,
+    image_shape: tuple[int, int, int],
+    name: str | None = None,
+    num_classes: int | None = None,
+) -> TracedNetwork:
+    """A searchable network of a module of your own, checked without computing anything.
+
+    Args:
+      module: see the top of this file; with its initial channels.
+      image_shape: (H, W, C) of the images that MACs are counted for.
+      name: in reports; by default the module's class.
+      num_classes: what the logits must have, by default the module's field of that name.
+
+    Raises:
+      ConfigError: a site has no gate, its width doesn't follow `channels`, or the module can't be
+        called as stated; the message names the site.
+    """
+    name = name or type(module).__name__
+    channels = getattr(module, "channels", None)
+    if not isinstance(channels, tuple) or not all(isinstance(c, int) for c in channels):
+        raise ConfigError(f"{name} needs a field `channels`, a tuple of ints, one for each site")
+    if not channels or min(channels) < 1:
+        raise ConfigError(f"{name} needs at least one site, and each a channel: {channels=}")
+    net = TracedNetwork(name, module, image_shape)
+    _check(net, num_classes)
+    multiple = _multiple(net)
+
+    def factors(vector: Sequence[int]) -> list[tuple[int, ...]]:
+        trace = _trace(net.module(vector), net.image_shape)
+        return [product.factors for product in trace.products]
+
+    model = fit_macs(factors, net.channels, multiple)
+    return dataclasses.replace(net, model=model, multiple=multiple)
+
+
+def _check(net: TracedNetwork, num_classes: int | None) -> None:
+    """Raises ConfigError where the module, at its own channels, is not as stated."""
+    name, channels = net.name, net.channels
+    trace = _trace_or_explain(net, channels, "can't be called as stated")
+    _check_widths(net, channels, trace)
+    missing = sorted(set(range(len(channels))) - {site for site, _ in trace.met})
+    if missing:
+        raise ConfigError(
+            f"{name} applies no gate at site {missing[0]} (channels[{missing[0]}] = "
+            f"{channels[missing[0]]}); pass that layer's output through furs_jax.gates.gate"
+        )
+    classes = num_classes or getattr(net.template, "num_classes", None)
+    logits = trace.logits
+    if logits.dtype != jnp.float32 or logits.ndim != 2 or classes not in (None, logits.shape[1]):
+        raise ConfigError(
+            f"{name} must return float32 logits of shape (N, {classes or 'classes'}), not "
+            f"{logits.dtype} (N, {', '.join(map(str, logits.shape[1:]))}); a field `num_classes` "
+            "is set to the number of classes"
+        )
+    unknown = sorted(trace.variables.keys() - {"params", "batch_stats"})
+    if unknown:
+        raise ConfigError(f"{name} keeps {unknown[0]!r}; only params and batch_stats are trained")
+    _check_training(net, trace)
+
+
+def _check_widths(net: TracedNetwork, channels: Sequence[int], trace: Trace) -> None:
+    for site, shape in trace.met:
+        if not 0 <= site < len(channels):
+            raise ConfigError(
+                f"{net.name} gates site {site}, but `channels` has {len(channels)} entries, for "
+                f"sites 0 to {len(channels) - 1}"
+            )
+        if len(shape) != 4 or shape[0] != 1 or shape[-1] != channels[site]:
+            raise ConfigError(
+                f"at site {site} of {net.name} the gate meets an array of shape "
+                f"(N, {', '.join(map(str, shape[1:]))}) where channels[{site}] = {channels[site]}; "
+                f"it must be (N, H, W, {channels[site]}): let that layer's width follow `channels`"
+            )
+
+
+def _check_training(net: TracedNetwork, trace: Trace) -> None:
+    """Raises ConfigError where the module can't be trained, on several devices too."""
+    if "batch_stats" in trace.variables and not hasattr(net.template, "axis_name"):
+        raise ConfigError(
+            f"{net.name} has BatchNorm but no field `axis_name`: add one, by default None, and "
+            "pass it to nn.BatchNorm, so that the result doesn't depend on the number of devices"
+        )
+    module = net.module(net.channels, axis_name="batch")
+
+    def apply(variables: Any, images: jax.Array) -> Any:
+        return module.apply(variables, images, None, train=True, mutable=["batch_stats"])
+
+    images = jax.ShapeDtypeStruct((2, *net.image_shape), jnp.float32)
+    try:
+        traced = jax.make_jaxpr(apply, axis_env=[("batch", 2)])(trace.variables, images)
+    except Exception as error:
+        raise ConfigError(f"{net.name} can't be trained: {_first_line(error)}") from error
+    if "batch_stats" in trace.variables and "psum" not in str(traced):
+        raise ConfigError(f"{net.name} has a field `axis_name`; pass it to every nn.BatchNorm")
+
+
+def _multiple(net: TracedNetwork) -> int:
+    """The smallest number such that the module can be built with any multiples of it.
+
+    Raises:
+      ConfigError: there is none, or a width doesn't follow `channels`.
+    """
+    for unit in _MULTIPLES:
+        first = max(net.channels) // unit + 1
+        vector = [unit * (first + site) for site in range(len(net.channels))]
+        if any(c % unit for c in net.channels):
+            continue
+        try:
+            trace = _trace(net.module(vector), net.image_shape)
+        except Exception:  # whatever the module raises
+            continue
+        _check_widths(net, vector, trace)
+        return unit
+    for site, width in enumerate(net.channels):
+        wider = [c + (i == site) for i, c in enumerate(net.channels)]
+        reason = f"can't be built with {width + 1} channels at site {site} in place of {width}"
+        _trace_or_explain(net, wider, reason)
+    raise ConfigError(f"{net.name} can't be built with channels={tuple(vector)}")
+
+
+def _trace_or_explain(net: TracedNetwork, channels: Sequence[int], reason: str) -> Trace:
+    try:
+        return _trace(net.module(channels), net.image_shape)
+    except Exception as error:  # whatever the module raises
+        raise ConfigError(
+            f"{net.name} {reason} (module.apply(variables, images, gates=None, train=False), "
+            f"images of {net.image_shape}): {_first_line(error)}"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@functools.lru_cache(maxsize=256)
+def _trace(module: nn.Module, image_shape: tuple[int, int, int]) -> Trace:
+    marks, shapes = SiteMarks([]), []
+
+    def init(images: jax.Array) -> jax.Array:
+        result = module.init_with_output(jax.random.key(0), images, marks, train=False)
+        shapes.append(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), result))
+        return result[0]
+
+    products = traced_products(init, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
+    logits, variables = shapes[0]
+    return Trace(products, dict(variables), logits, marks.met)
+
+
+def _layers(trace: Trace) -> tuple[Layer, ...]:
+    """The table of layers; what belongs to no product, as BatchNorms, comes in a last row."""
+    rows, left = [], dict(_sizes(trace.variables.get("params", {})))
+    for product in trace.products:
+        name = product.scope.partition("/")[2] or product.scope
+        own = sum(left.pop(key) for key in list(left) if key.rpartition("/")[0] == name)
+        *above, width = (1, 1, *product.positions)
+        row = Layer(
+            name=name,
+            kernel=product.kernel or 1,
+            inputs=product.inputs,
+            outputs=product.outputs,
+            height=math.prod(above),
+            width=width,
+            site=product.site,
+            groups=product.groups,
+            dense=not product.kernel,
+        )
+        rows.append(row._replace(extra=own - row.weights))
+    rest = Layer("normalisation and others", 1, 0, 0, 0, 0, extra=sum(left.values()))
+    return (*rows, rest)
+
+
+def _sizes(params: Any) -> list[tuple[str, int]]:
+    """(path, number of values) of each array."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return [("/".join(entry.key for entry in path), math.prod(x.shape)) for path, x in leaves]
+
+
+@functools.lru_cache(maxsize=64)
+def _fans_out(module: nn.Module, image_shape: tuple[int, int, int]) -> bool:
+    # A sum that lacks `match_streams` fails by its shapes; a module that mixes the images of a
+    # batch, or counts them, would be wrong silently. So the results are compared.
+    rng, draws, count = np.random.default_rng(0), 2, 3
+
+    def positive(*shape: int) -> np.ndarray:  # nothing zero or one, as a first scale can be
+        return rng.uniform(0.5, 1.5, shape).astype(np.float32)
+
+    def variable(x: jax.ShapeDtypeStruct) -> np.ndarray:
+        if len(x.shape) < 2:
+            return positive(*x.shape).astype(x.dtype)
+        scale = math.sqrt(2 / math.prod(x.shape[:-1]))
+        return rng.normal(0, scale, x.shape).astype(x.dtype)
+
+    variables = jax.tree.map(variable, _trace(module, image_shape).variables)
+    images = rng.normal(size=(count, *image_shape)).astype(np.float32)
+    gates = [positive(draws, count, 1, 1, width) for width in module.channels]
+    fan, apply = FanOut(tuple(gates)), jax.jit(module.apply)
+    try:
+        plain, branches = fan.split(apply(variables, images, fan))
+    except Exception:  # whatever the module raises
+        return False
+    ones = [np.ones_like(value[0]) for value in gates]
+    passes = [
+        [apply(variables, images, [*ones[:site], draw, *ones[site + 1 :]]) for draw in value]
+        for site, value in enumerate(gates)
+    ]
+    expected = np.concatenate([apply(variables, images, ones)[None], *map(np.stack, passes)])
+    found = np.concatenate([plain[None], *branches])
+    return bool(np.allclose(found, expected, rtol=1e-3, atol=1e-4 * np.std(expected)))

@@ -1,0 +1,228 @@
+"""Networks of one's own: counted from their trace, checked before anything is computed."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import furs_jax
+from configs import digits
+from furs_jax.data import evaluation_batches
+from furs_jax.errors import ConfigError
+from furs_jax.gates import gate
+from furs_jax.networks import get_network
+from furs_jax.networks.blocks import PADDINGS, fit_width
+from furs_jax.networks.densenet import DenseNet, densenet
+from furs_jax.networks.resnet import cifar_resnet
+from furs_jax.prepare import prepare
+from furs_jax.reallocate import fit_to_budget
+from furs_jax.resources import traced_macs
+from tests.conftest import random_variables
+from tests.own_network import Fork
+from tests.test_step import random_split
+
+SHAPE = (8, 8, 1)
+NAME = "tests.own_network:Fork"
+
+
+def test_macs_and_params_are_those_of_the_traced_network():
+    net = furs_jax.Network.from_module(Fork(), SHAPE)
+    assert net.model is not None  # without a formula a reallocation would take minutes
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        channels = (2 * rng.integers(1, 12, 4)).tolist()
+        init = net.module(channels).init
+        image = jax.ShapeDtypeStruct((1, *SHAPE), jnp.float32)
+        macs = traced_macs(init, jax.random.key(0), image)
+        params = jax.eval_shape(init, jax.random.key(0), image)["params"]
+        layers = net.layers(channels)
+        assert net.macs(channels) == sum(layer.macs for layer in layers) == macs
+        total = sum(x.size for x in jax.tree.leaves(params))
+        assert net.params(channels) == sum(layer.params for layer in layers) == total
+    rows = [(row.name, row.site, row.groups) for row in layers[:-1]]
+    convs = [(f"Conv_{site}", site, groups) for site, groups in enumerate((1, 1, 1, 2))]
+    assert rows == [*convs, ("Dense_0", None, 1)]
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        *(cifar_resnet(8, 0.5, num_classes=10, padding=padding) for padding in PADDINGS),
+        densenet(10, 0.5, num_classes=10),
+    ],
+)
+def test_a_trace_finds_the_layers_that_a_network_of_ours_states(template):
+    ours = furs_jax.Network("ours", template, SHAPE)
+    traced = furs_jax.Network.from_module(ours.template, SHAPE)
+    assert traced.model is not None
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        channels = rng.integers(1, 40, len(ours.channels)).tolist()
+        assert traced.macs(channels) == ours.macs(channels)
+    assert traced.params(channels) == ours.params(channels)
+    stated = {(row.site, row.macs) for row in ours.layers(channels)}
+    # A gate behind a concatenation doesn't tell which part of it was which layer's.
+    sites = not isinstance(template, DenseNet)
+    found = {(row.site, row.macs) for row in traced.layers(channels) if row.macs}
+    assert found == stated if sites else {m for _, m in found} == {m for _, m in stated}
+
+
+class Rounded(Fork):
+    """Its first width follows only in steps: no formula."""
+
+    @nn.compact
+    def __call__(self, images, gates=None, train=False):
+        x = nn.Conv(8 * (self.channels[0] // 3 + 1), (3, 3))(images)
+        x = gate(nn.Conv(self.channels[0], (1, 1))(x), gates, 0)
+        return nn.Dense(self.num_classes)(x.mean(axis=(1, 2)))
+
+
+def test_without_a_formula_every_vector_is_traced():
+    net = furs_jax.Network.from_module(Rounded((6,)), SHAPE)
+    assert net.model is None
+    assert [net.macs([c]) for c in (5, 6)] == [
+        64 * (9 * wide + wide * c) + c * 10 for c, wide in ((5, 16), (6, 24))
+    ]
+
+
+@pytest.mark.parametrize("options", [{"width_multiplier": 2.0}, {"flops_budget": 1e5}])
+def test_a_config_names_it(options):
+    config = digits.get_config("smoke")
+    config.network, config.width_multiplier = NAME, 1.0
+    config.cpu_devices, config.reallocate.channel_multiple = 0, 2
+    config.update(options)
+    task, budget = prepare(config)
+    channels = task.net.channels
+    assert all(c % 2 == 0 for c in channels)
+    assert task.net.template.num_classes == 10
+    if "flops_budget" in options:
+        assert 0.98e5 < task.net.macs(channels) <= budget == 100_000
+    else:
+        assert channels == (12, 8, 16, 24)
+    config.reallocate.channel_multiple = 1
+    with pytest.raises(ConfigError, match="multiples of 2 channels only"):
+        prepare(config)
+
+
+def test_its_reallocation_keeps_the_budget():
+    net = furs_jax.Network.from_module(Fork((32, 16, 32, 48)), SHAPE)
+    budget = int(1.1 * net.macs(net.channels))
+    found = fit_to_budget(net, net.channels, budget, channel_multiple=2)
+    assert 0.98 * budget <= net.macs(found) <= budget
+
+
+def _furs(net, **options):
+    batches = evaluation_batches(random_split(12), 4)
+    variables = random_variables(net, net.channels)
+    return furs_jax.estimate_furs(
+        net,
+        net.channels,
+        variables,
+        batches,
+        preprocess=lambda images: images.astype(jnp.float32) / 255,
+        devices=jax.devices()[:1],
+        draws=2,
+        **options,
+    )
+
+
+class Unmatched(Fork):
+    """A sum without `match_streams`: fan-out fails by its shapes."""
+
+    @nn.compact
+    def __call__(self, images, gates=None, train=False):
+        x = gate(nn.Conv(self.channels[0], (3, 3))(images), gates, 0)
+        y = gate(nn.Conv(self.channels[1], (3, 3))(x), gates, 1)
+        y = fit_width(y, 16) + fit_width(x, 16)
+        return nn.Dense(self.num_classes)(y.mean(axis=(1, 2)))
+
+
+class CountsImages(Unmatched):
+    """Takes images apart by the batch's size: fan-out has right shapes and wrong values."""
+
+    @nn.compact
+    def __call__(self, images, gates=None, train=False):
+        x = gate(nn.Conv(self.channels[0], (3, 3))(images), gates, 0)
+        x = x.reshape(len(images), -1, self.channels[0]).mean(axis=1)[:, None, None]
+        x = gate(nn.Conv(self.channels[1], (1, 1))(x), gates, 1)
+        return nn.Dense(self.num_classes)(x.mean(axis=(1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("module", "fans_out"),
+    [(Fork(), True), (Unmatched((4, 6)), False), (CountsImages((4, 6)), False)],
+)
+def test_furs_use_branches_only_where_they_are_right(module, fans_out):
+    net = furs_jax.Network.from_module(module, SHAPE)
+    assert net.fans_out == fans_out
+    if type(module) is Unmatched:
+        return  # CountsImages shows the rest
+    default, passes = _furs(net), _furs(net, fan_out=False)
+    np.testing.assert_allclose(default.loss_increase, passes.loss_increase, rtol=1e-3, atol=1e-6)
+
+
+class Broken(Fork):
+    """`fault` says what is wrong with it."""
+
+    fault: str = ""
+
+    @nn.compact
+    def __call__(self, images, gates=None, train=False):
+        fault = self.fault
+        first = 6 if fault == "fixed" else self.channels[0]
+        x = nn.Conv(first, (3, 3))(images)
+        if fault == "norm":
+            x = nn.BatchNorm(not train)(x)
+        x = gate(x, gates, 0)
+        if fault == "dropout":
+            x = nn.Dropout(0.5, deterministic=not train)(x)
+        y = nn.Conv(self.channels[1], (3, 3))(x)
+        if fault != "ungated":
+            y = gate(y, gates, 5 if fault == "beyond" else 1)
+        if fault == "sum":
+            y = x + y
+        y = nn.Dense(3 if fault == "classes" else self.num_classes)(y.mean(axis=(1, 2)))
+        return y.astype(jnp.bfloat16) if fault == "dtype" else y
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("fixed", "at site 0 of Broken the gate meets .* where channels\\[0\\] = "),
+        ("ungated", "no gate at site 1 \\(channels\\[1\\] = 6\\)"),
+        ("beyond", "gates site 5, but `channels` has 2 entries"),
+        ("sum", "7 channels at site 0 in place of 6"),
+        ("classes", "logits of shape \\(N, 10\\), not float32 \\(N, 3\\)"),
+        ("dtype", "must return float32 logits"),
+        ("dropout", "can't be trained: .*"),
+        ("norm", "pass it to every nn.BatchNorm"),
+    ],
+)
+def test_a_module_that_cant_be_searched_is_refused(fault, message):
+    with pytest.raises(ConfigError, match=message):
+        furs_jax.Network.from_module(Broken((6, 6), fault=fault), SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("tests.nothing:Fork", "can't be imported"),
+        ("tests.own_network:Spoon", "can't be imported"),
+        ("tests.own_network:jnp", "no flax.linen module"),
+        ("flax.linen:Conv", "can't be built without arguments"),
+        ("flax.linen:Sequential", "can't be built without arguments"),
+    ],
+)
+def test_a_name_that_names_no_module_is_refused(name, message):
+    with pytest.raises(ConfigError, match=message):
+        get_network(name, image_shape=SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [(nn.Dense(10), "needs a field `channels`"), (Fork([6, 4, 8, 12]), "tuples not lists")],
+)
+def test_a_module_without_a_tuple_of_channels_is_refused(module, message):
+    with pytest.raises(ConfigError, match=message):
+        furs_jax.Network.from_module(module, SHAPE)
