@@ -35,14 +35,22 @@ def training() -> ml_collections.ConfigDict:
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
     """The options; `argument` "smoke" (configs/x.py:smoke) gives a run of about a minute."""
     config = ml_collections.ConfigDict()
+    # "search", "train" (the given widths, by config.final), "evaluate" (the test split), "furs" (as
+    # measured in a search) or "describe" (the table of layers, without the data).
+    config.mode = "search"
     config.seed = 0  # of everything but the data's splits
     config.network = "resnet8_cifar"
     config.width_multiplier = 1.0  # of the stem and all sites
     # MACs of one image that the search may spend. None: those of the original network. Given, it
     # sets the original's uniform width, and width_multiplier must stay 1.
     config.flops_budget = config_dict.placeholder(float)
-    # The first round's widths, one for each site, brought to the budget; None: the original's.
+    # The widths to begin with, one for each site (brought to the budget in a search); None: the
+    # original's, or those of channels_from, the result.json of another run.
     config.channels = config_dict.placeholder(tuple)
+    config.channels_from = config_dict.placeholder(str)
+    # Weights to begin with, and their widths: a folder in a run's checkpoints/. Of the first round,
+    # or of mode "train"; what modes "evaluate" and "furs" look at.
+    config.init_from = config_dict.placeholder(str)
     config.padding = "max"  # residual sums of unequal widths: "max" or "local"
     config.dtype = "auto"  # of the computation: bfloat16 on TPU and GPU, float32 on CPU
     config.cpu_devices = 0  # JAX devices on CPU; 0: as measured best, see best_cpu_devices
@@ -96,6 +104,15 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.search.patience = 0  # rounds without a lower search loss, after which the search goes
     #                             back to the best network with half the step; 0: never
     config.search.stop_when_equal = False  # end when no two sites' FURs surely differ
+
+    config.kd = ml_collections.ConfigDict()  # distillation, in final trainings
+    # "original": the run's own original network of the same seed; or a folder in a run's
+    # checkpoints/, which teaches both networks. None: no distillation.
+    config.kd.teacher = config_dict.placeholder(str)
+    config.kd.network = config_dict.placeholder(str)  # of that folder; None: as config.network
+    config.kd.width_multiplier = config_dict.placeholder(float)  # likewise
+    config.kd.alpha = 0.9  # share of the teacher in the loss
+    config.kd.temperature = 4.0  # of both softmaxes
 
     config.final = ml_collections.ConfigDict()
     config.final.seeds = 1  # trainings of the original and of the searched network

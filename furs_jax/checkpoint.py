@@ -71,6 +71,34 @@ class Checkpoints:
         arguments = ocp.args.Composite(state=ocp.args.StandardRestore(target))
         return self._manager.restore(epoch, args=arguments).state
 
+    def restore_variables(self, abstract: Any) -> Any:
+        """The latest state's params and batch_stats, without what a training needs besides.
+
+        Args:
+          abstract: {"params", "batch_stats"} of `jax.ShapeDtypeStruct`.
+
+        Raises:
+          WorkdirError: they are of another network.
+        """
+        epoch = self._manager.latest_step()
+        stored = self._json()["arrays"]
+        expected = [f".{name}{x}" for name, tree in abstract.items() for x in _describe(tree)]
+        missing = [line for line in expected if line not in stored]
+        if missing:
+            raise WorkdirError(
+                f"checkpoint {self.folder}/{epoch} is not of this network: it has no {missing[0]}"
+            )
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        target = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), abstract
+        )
+        restore = ocp.args.PyTreeRestore(
+            target,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(target),
+            partial_restore=True,
+        )
+        return self._manager.restore(epoch, args=ocp.args.Composite(state=restore)).state
+
     def _json(self) -> Record:
         arguments = ocp.args.Composite(json=ocp.args.JsonRestore())
         return self._manager.restore(self._manager.latest_step(), args=arguments).json

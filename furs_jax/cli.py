@@ -18,12 +18,10 @@ _WORKDIR = flags.DEFINE_string(
 )
 
 
-def run(command: Callable[[list[str], Any, str], None]) -> None:
+def run(command: Callable[[list[str], Any, str | None], None]) -> None:
     """Runs command(positional arguments, config, workdir) and exits; mistakes are one line."""
 
     def main(arguments: list[str]) -> None:
-        if not _WORKDIR.value:
-            sys.exit("furs_jax: give the run's folder, as in --workdir=runs/digits")
         path = config_flags.get_config_filename(flags.FLAGS["config"])
         if not os.path.isfile(path.partition(":")[0]):
             sys.exit(f"furs_jax: there is no config file {path}")

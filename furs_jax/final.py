@@ -1,9 +1,9 @@
 """The final comparison: original and searched trained alike, read once on the test split."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from furs_jax.prepare import final_split, recipe_of
+from furs_jax.distill import ORIGINAL, Teacher, load_network
+from furs_jax.prepare import final_split, recipe_of, teacher_network
 from furs_jax.report.statistics import difference_interval, mean_interval
 from furs_jax.rounds import training_macs
 from furs_jax.run import Record, Run, train_phase
@@ -12,21 +12,10 @@ from furs_jax.train import make_evaluator, make_trainer
 
 def compare(run: Run, searched: tuple[int, ...]) -> Record:
     """Trains original and searched alike, from scratch, and reads the test split."""
-    net, seeds = run.task.net, run.config.final.seeds
-    networks = {"original": net.channels, "searched": searched}
-    done = run.workdir.finals.read()
-    split = final_split(run.config, run.task.dataset)
+    net, config = run.task.net, run.config
     result: Record = {"budget": run.budget, "method": "network_adjustment"}
-    for name, channels in networks.items():
-        scores = [record for record in done if record["network"] == name]
-        scores += _final_seeds(run, name, channels, range(len(scores), seeds))
-        result[name] = {
-            "channels": list(channels),
-            "macs": net.macs(channels),
-            "params": net.params(channels),
-            "seeds": [{key: s[key] for key in ("seed", "top1", "top5", "loss")} for s in scores],
-            **{key: mean_interval([s[key] for s in scores]) for key in ("top1", "top5")},
-        }
+    for name, channels in ((ORIGINAL, net.channels), ("searched", searched)):
+        result[name] = train_seeds(run, name, channels)
     result["difference"] = {
         key: difference_interval(
             *([seed[key] for seed in result[name]["seeds"]] for name in ("searched", "original"))
@@ -34,25 +23,63 @@ def compare(run: Run, searched: tuple[int, ...]) -> Record:
         for key in ("top1", "top5")
     }
     result["search_macs"] = sum(record["train_macs"] for record in run.workdir.rounds.read())
-    result["final_macs"] = training_macs(
-        make_trainer(run.task, searched, recipe_of(run.config.final.train), split), searched
-    )
-    return json.loads(json.dumps(result))
+    split = final_split(config, run.task.dataset)
+    recipe = recipe_of(config.final.train)
+    result["final_macs"] = training_macs(net, searched, recipe, split)
+    return result
 
 
-def _final_seeds(run: Run, name: str, channels: Sequence[int], seeds: range) -> list[Record]:
-    """Trains and tests one network with the seeds that are still to do."""
-    if not seeds:
-        return []
-    config, records = run.config.final, []
-    split = final_split(run.config, run.task.dataset)
-    trainer = make_trainer(run.task, channels, recipe_of(config.train), split)
+def train_seeds(
+    run: Run, name: str, channels: Sequence[int], start: Callable = lambda run, trainer: trainer
+) -> Record:
+    """Trains and tests one network with all seeds; those done before are read from the journal.
+
+    Args:
+      name: of the network, in the journal and in the folder of its checkpoints.
+      channels: its vector.
+      start: (run, trainer) -> trainer, which may begin with given weights.
+
+    Returns:
+      channels, macs, params, each seed's figures and their means with intervals.
+    """
+    config, net = run.config.final, run.task.net
+    scores = [record for record in run.workdir.finals.read() if record["network"] == name]
     evaluate = make_evaluator(run.task, channels)
-    for seed in seeds:
-        phase, title = f"final_{name}_{seed}", f"final {name} {seed + 1}/{config.seeds}"
+    trainer = None
+    for seed in range(len(scores), config.seeds):
+        teacher = teacher_of(run, name, seed)
+        if trainer is None:
+            split, recipe = final_split(run.config, run.task.dataset), recipe_of(config.train)
+            trainer = start(run, make_trainer(run.task, channels, recipe, split, teacher))
+        elif teacher is not None:
+            trainer = trainer._replace(teacher=teacher.variables)
+        phase, title = final_phase(name, seed), f"final {name} {seed + 1}/{config.seeds}"
         variables, _ = train_phase(run, trainer, phase, title, (3, seed))
-        scores = evaluate(variables, run.task.dataset.test)
-        records.append({"network": name, "seed": seed, **scores})
-        run.workdir.finals.append(records[-1])
-        run.console.final(title, scores)
-    return records
+        scores.append({"network": name, "seed": seed, **evaluate(variables, run.task.dataset.test)})
+        run.workdir.finals.append(scores[-1])
+        run.console.final(title, scores[-1])
+    return {
+        "channels": list(channels),
+        "macs": net.macs(channels),
+        "params": net.params(channels),
+        "seeds": [{key: s[key] for key in ("seed", "top1", "top5", "loss")} for s in scores],
+        **{key: mean_interval([s[key] for s in scores]) for key in ("top1", "top5")},
+    }
+
+
+def final_phase(name: str, seed: int) -> str:
+    return f"final_{name}_{seed}"
+
+
+def teacher_of(run: Run, name: str, seed: int) -> Teacher | None:
+    """Who teaches a final training, as `config.kd` says; the run's own original is not taught."""
+    options = run.config.kd
+    if options.teacher is None or (options.teacher == ORIGINAL and name == ORIGINAL):
+        return None
+    if options.teacher == ORIGINAL:
+        path, net = run.workdir.checkpoints / final_phase(ORIGINAL, seed), run.task.net
+    else:
+        path, net = options.teacher, teacher_network(run.config, run.task.dataset)
+    channels, variables = load_network(str(path), net, "kd.teacher")
+    module = net.module(channels, dtype=run.task.dtype)
+    return Teacher(module, variables, options.alpha, options.temperature)

@@ -6,13 +6,13 @@ from typing import Any
 from furs_jax import cli
 
 
-def main(arguments: list[str], config: Any, workdir: str) -> None:
+def main(arguments: list[str], config: Any, workdir: str | None) -> None:
     if arguments:
         sys.exit(f"furs_jax: {arguments[0]!r} is no option; options look like --config.seed=1")
     # Imported here, so that wrong options are reported without waiting for JAX.
-    from furs_jax.search import search
+    from furs_jax.modes import run
 
-    search(config, workdir)
+    run(config, workdir)
 
 
 if __name__ == "__main__":

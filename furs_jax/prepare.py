@@ -1,11 +1,13 @@
 """What is checked and made ready before a run computes anything: data, network, budget, devices."""
 
 import dataclasses
+import pathlib
 from typing import NamedTuple
 
 import ml_collections
 
 from furs_jax.data import Dataset, Split, load_dataset
+from furs_jax.distill import ORIGINAL, load_network
 from furs_jax.errors import BudgetError, ConfigError
 from furs_jax.furs import Estimator
 from furs_jax.inherit import free_axes
@@ -14,6 +16,7 @@ from furs_jax.reallocate import DIRECTIONS, fit_to_budget
 from furs_jax.runtime import resolve_dtype, set_up
 from furs_jax.step import check_batch_size
 from furs_jax.train import Recipe, Task
+from furs_jax.workdir import read_json
 
 SELECTIONS = ("last", "best")
 
@@ -28,13 +31,15 @@ class Prepared(NamedTuple):
 
 def prepare(config: ml_collections.ConfigDict) -> Prepared:
     """Loads the data, builds the network and checks every option, before any training."""
-    _check_options(config)
+    check_options(config)
     data = config.data
     dataset = load_dataset(data.name, data.search_fraction, data.search_split, data.seed, data.dir)
     net, budget = initial_network(config, dataset)
     limits = config.reallocate
     fit_to_budget(net, net.channels, budget, limits.min_channels, limits.channel_multiple)
     start = start_vector(config, net, budget)
+    if config.kd.teacher not in (None, ORIGINAL):
+        load_network(config.kd.teacher, teacher_network(config, dataset), "kd.teacher")
     batch_sizes = {
         "eval_batch_size": config.eval_batch_size,
         "furs.batch_size": config.furs.batch_size,
@@ -53,15 +58,39 @@ def prepare(config: ml_collections.ConfigDict) -> Prepared:
     return Prepared(Task(net, dataset, devices, dtype, config.eval_batch_size), budget, start)
 
 
+def given_channels(config: ml_collections.ConfigDict, net: Network) -> tuple[int, ...] | None:
+    """The vector of `channels`, `channels_from` or `init_from`; None where none is given.
+
+    Raises:
+      ConfigError: two of the first are given, or a file holds no vector.
+    """
+    if config.channels and config.channels_from:
+        raise ConfigError("give channels or channels_from, not both")
+    if config.channels:
+        return tuple(config.channels)
+    if config.channels_from:
+        try:
+            result = read_json(pathlib.Path(config.channels_from).expanduser())
+            entry = result.get("searched") or result["trained"]
+            return tuple(entry["channels"])
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise ConfigError(
+                f"channels_from={config.channels_from} is no run's result.json ({error!r})"
+            ) from error
+    if config.init_from:
+        return load_network(config.init_from, net, "init_from")[0]
+    return None
+
+
 def start_vector(config: ml_collections.ConfigDict, net: Network, budget: int) -> tuple[int, ...]:
     """The first round's vector: `config.channels` brought to the budget, or the original's.
 
     Raises:
       ConfigError: it has not one width of at least one channel for every site.
     """
-    if not config.channels:
+    given = given_channels(config, net)
+    if given is None:
         return net.channels
-    given = tuple(config.channels)
     if len(given) != len(net.channels) or min(given) < 1:
         raise ConfigError(
             f"channels={given} must be {len(net.channels)} widths, one for each site of {net.name}"
@@ -121,7 +150,7 @@ def _widest_within(build, budget: int) -> Network:
     return build(low / 1024)
 
 
-def _check_options(config: ml_collections.ConfigDict) -> None:
+def check_options(config: ml_collections.ConfigDict) -> None:
     if config.flops_budget is not None and config.width_multiplier != 1.0:
         raise ConfigError(
             "flops_budget sets the width of the original network, so width_multiplier must stay 1"
@@ -133,6 +162,8 @@ def _check_options(config: ml_collections.ConfigDict) -> None:
         raise ConfigError(
             f"reallocate.direction={config.reallocate.direction!r} must be one of {DIRECTIONS}"
         )
+    if not 0 <= config.kd.alpha <= 1 or not config.kd.temperature > 0:
+        raise ConfigError("kd.alpha must be in [0, 1] and kd.temperature above 0")
     for option, value, lowest in (
         ("search.rounds", config.search.rounds, 1),
         ("search.patience", config.search.patience, 0),
@@ -155,6 +186,18 @@ def final_split(config: ml_collections.ConfigDict, dataset: Dataset) -> Split:
 
 def recipe_of(options: ml_collections.ConfigDict) -> Recipe:
     return Recipe(**options.to_dict())
+
+
+def teacher_network(config: ml_collections.ConfigDict, dataset: Dataset) -> Network:
+    """The network that `kd.teacher` holds a vector of."""
+    options = config.kd
+    return get_network(
+        options.network or config.network,
+        options.width_multiplier or config.width_multiplier,
+        dataset.num_classes,
+        config.padding,
+        dataset.image_shape,
+    )
 
 
 def estimator_of(options: ml_collections.ConfigDict) -> Estimator:

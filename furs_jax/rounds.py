@@ -13,11 +13,12 @@ from furs_jax.checkpoint import Checkpoints
 from furs_jax.data import Split, evaluation_batches
 from furs_jax.data.batches import steps_per_epoch
 from furs_jax.inherit import channel_importance, free_axes, inherit, least_important_first
+from furs_jax.networks import Network
 from furs_jax.prepare import estimator_of, recipe_of, warm_recipe
 from furs_jax.reallocate import choose_sites, directed, reallocate
-from furs_jax.run import Record, Run, derived_seed, train_phase
+from furs_jax.run import Record, Run, derived_seed, from_weights, train_phase
 from furs_jax.step import Batch
-from furs_jax.train import Trainer, make_evaluator, make_trainer
+from furs_jax.train import Recipe, Trainer, make_evaluator, make_trainer
 
 # FURs while training look at one image for so many that are trained on.
 _MONITOR_SHARE = 40
@@ -104,7 +105,7 @@ def _round(run: Run, records: list[Record]) -> Record:
         "channels": list(channels),
         "macs": net.macs(channels),
         "params": net.params(channels),
-        "train_macs": training_macs(trainer, channels),
+        "train_macs": training_macs(net, channels, trainer.recipe, trainer.split),
         "train_loss": trained["loss"],
         "search_loss": search["loss"],
         "search_accuracy": search["top1"],
@@ -128,7 +129,9 @@ def _trainer(
     """Of a round: from scratch, or after the first one from the parent's weights."""
     config, split = run.config, run.task.dataset.train
     recipe = recipe_of(config.train)
-    if not config.search.warm_start or not records:
+    if not records:
+        return from_weights(run, make_trainer(run.task, channels, recipe, split))
+    if not config.search.warm_start:
         return make_trainer(run.task, channels, recipe, split)
     parent = records[-1]["next_parent"]
     old_channels = records[parent]["channels"]
@@ -146,11 +149,10 @@ def _trainer(
     return trainer._replace(init=lambda seed: inherit(old, trainer.init(seed), order, axes))
 
 
-def training_macs(trainer: Trainer, channels: Sequence[int]) -> int:
+def training_macs(net: Network, channels: Sequence[int], recipe: Recipe, split: Split) -> int:
     """MACs of a training; a backward pass counts as two forward ones."""
-    recipe = trainer.recipe
-    steps = recipe.epochs * steps_per_epoch(trainer.split, recipe.batch_size)
-    return 3 * trainer.task.net.macs(channels) * recipe.batch_size * steps
+    steps = recipe.epochs * steps_per_epoch(split, recipe.batch_size)
+    return 3 * net.macs(channels) * recipe.batch_size * steps
 
 
 def _phase(index: int) -> str:

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import ml_collections
 import numpy as np
 
-from furs_jax.errors import DivergedError
+from furs_jax.distill import load_network
+from furs_jax.errors import ConfigError, DivergedError
 from furs_jax.report.console import Console
 from furs_jax.runtime import CompileClock
 from furs_jax.train import Task, Trainer, train
@@ -61,6 +62,20 @@ def train_phase(
         raise DivergedError(
             f"{title}: {error}. Checkpoints up to the last good one are kept in {folder}"
         ) from error
+
+
+def from_weights(run: Run, trainer: Trainer) -> Trainer:
+    """The trainer, starting from the weights of `config.init_from` where that is given."""
+    path = run.config.init_from
+    if path is None:
+        return trainer
+    channels, variables = load_network(path, run.task.net, "init_from")
+    if channels != trainer.channels:
+        raise ConfigError(
+            f"init_from={path} has channels {channels}, which are not those to train: "
+            f"{trainer.channels}; leave channels and channels_from out to take the checkpoint's"
+        )
+    return trainer._replace(init=lambda seed: trainer.init(seed).replace(**variables))
 
 
 def derived_seed(seed: int, purpose: int, index: int) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from collections.abc import Callable
 
 import jax
 import ml_collections
@@ -10,6 +11,7 @@ import numpy as np
 from furs_jax.final import compare
 from furs_jax.prepare import prepare
 from furs_jax.report.console import Console
+from furs_jax.report.tables import result_table
 from furs_jax.rounds import run_rounds
 from furs_jax.run import Record, Run
 from furs_jax.runtime import compile_clock
@@ -33,24 +35,44 @@ def search(
       FursError: an option, the data, the budget or the folder can't work, all found before any
         training; or the training diverged.
     """
+
+    def work(run: Run) -> SearchResult:
+        return compare(run, run_rounds(run))
+
+    return run_in_folder(config, workdir, work, result_table, quiet)
+
+
+def run_in_folder(
+    config: ml_collections.ConfigDict,
+    workdir: str | pathlib.Path,
+    work: Callable[[Run], Record],
+    table: Callable[[Record], str],
+    quiet: bool = False,
+) -> Record:
+    """Does `work` in a run's folder, once: its result is kept in result.json, and shown.
+
+    Args:
+      config, workdir, quiet: as of `search`.
+      work: what to do, resumable.
+      table: how a result is printed.
+    """
     folder = Workdir(workdir, _as_json(config))
     console = Console(quiet)
     try:
         if folder.result.exists():
             result = read_json(folder.result)
-            console.finished(folder, result)
-            return result
-        with compile_clock() as clock:
-            prepared = prepare(config)
-            run = Run(config, *prepared, folder, console, clock)
-            environment = _environment(run.task)
-            console.header(folder, run.task, run.budget)
-            if folder.start(_as_json(config), environment) != environment:
-                console.moved(folder)
-            result = compare(run, run_rounds(run))
-            write_json(folder.result, result)
-            console.finished(folder, result)
-            return result
+        else:
+            with compile_clock() as clock:
+                prepared = prepare(config)
+                run = Run(config, *prepared, folder, console, clock)
+                environment = _environment(run.task)
+                console.header(folder, run.task, run.budget)
+                if folder.start(_as_json(config), environment) != environment:
+                    console.moved(folder)
+                result = json.loads(json.dumps(work(run)))
+                write_json(folder.result, result)
+        console.print(f"\n{table(result)}\n{folder.result}")
+        return result
     finally:
         folder.close()
 

@@ -33,6 +33,7 @@ class TrainState:
     params: Any
     batch_stats: Any
     opt_state: Any
+    teacher: Any = None  # variables of the network that is distilled; never trained
 
     @property
     def variables(self) -> Variables:
@@ -97,6 +98,8 @@ def make_train_step(
     preprocess: Callable[[jax.Array], jax.Array],
     augmentation: Augmentation,
     label_smoothing: float,
+    teacher_loss: Callable[[Variables, jax.Array, jax.Array], jax.Array] | None = None,
+    teacher_share: float = 0.0,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """One step of training on a batch.
 
@@ -107,6 +110,8 @@ def make_train_step(
       preprocess: uint8 images to normalised ones.
       augmentation: applied after it.
       label_smoothing: share of the target spread evenly over the classes.
+      teacher_loss: (state.teacher, augmented images, the student's logits) -> loss of each image.
+      teacher_share: its share of the loss; the rest is cross-entropy with the labels.
 
     Returns:
       A function (state, batch) -> (state, {"loss", "accuracy"}: means over the whole batch). Its
@@ -132,7 +137,11 @@ def make_train_step(
             )
             labels = jax.nn.one_hot(batch["label"], logits.shape[-1])
             targets = optax.smooth_labels(labels, label_smoothing)
-            return optax.softmax_cross_entropy(logits, targets).mean(), (logits, updated)
+            loss = optax.softmax_cross_entropy(logits, targets)
+            if teacher_loss:
+                taught = teacher_loss(state.teacher, images, logits)
+                loss = (1.0 - teacher_share) * loss + teacher_share * taught
+            return loss.mean(), (logits, updated)
 
         grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
         (loss, (logits, updated)), grads = grad_fn(state.params)

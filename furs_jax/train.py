@@ -18,6 +18,7 @@ from furs_jax.checkpoint import Checkpoints
 from furs_jax.data import Dataset, Split, evaluation_batches, training_batch
 from furs_jax.data.augment import normalise
 from furs_jax.data.batches import steps_per_epoch
+from furs_jax.distill import Teacher, distillation_loss
 from furs_jax.errors import ConfigError, DivergedError
 from furs_jax.networks import Network
 from furs_jax.step import (
@@ -92,15 +93,23 @@ class Trainer(NamedTuple):
     """A compiled training step of one network and recipe, for any seed."""
 
     task: Task
+    channels: tuple[int, ...]
     recipe: Recipe
     split: Split
     init: Callable[[int], TrainState]
     abstract: Callable[[], TrainState]  # shapes and dtypes of the state
     step: Callable[[TrainState, dict], tuple[TrainState, dict]]
+    teacher: Variables | None = None
 
 
-def make_trainer(task: Task, channels: Sequence[int], recipe: Recipe, split: Split) -> Trainer:
-    """Prepares to train the network of `channels` on `split`."""
+def make_trainer(
+    task: Task,
+    channels: Sequence[int],
+    recipe: Recipe,
+    split: Split,
+    teacher: Teacher | None = None,
+) -> Trainer:
+    """Prepares to train the network of `channels` on `split`, taught by `teacher` if given."""
     epoch_steps = steps_per_epoch(split, recipe.batch_size)
     optimizer = _optimizer(recipe, epoch_steps)
     module = task.net.module(channels, dtype=task.dtype, axis_name=AXIS)
@@ -111,6 +120,7 @@ def make_trainer(task: Task, channels: Sequence[int], recipe: Recipe, split: Spl
         preprocess=task.preprocess,
         augmentation=Augmentation(recipe.crop_margin, recipe.flip),
         label_smoothing=recipe.label_smoothing,
+        **_teaching(teacher),
     )
 
     def initial(seed: jax.Array) -> TrainState:
@@ -131,12 +141,26 @@ def make_trainer(task: Task, channels: Sequence[int], recipe: Recipe, split: Spl
     init = jax.jit(initial, compiler_options=options)
     return Trainer(
         task=task,
+        channels=tuple(channels),
         recipe=recipe,
         split=split,
         init=lambda seed: init(jnp.int32(seed)),
         abstract=lambda: jax.eval_shape(initial, jnp.int32(0)),
         step=data_parallel(step, task.devices, donate=True),
+        teacher=teacher.variables if teacher else None,
     )
+
+
+def _teaching(teacher: Teacher | None) -> dict[str, Any]:
+    """What `make_train_step` gets to know of a teacher."""
+    if teacher is None:
+        return {}
+
+    def loss(variables: Variables, images: jax.Array, logits: jax.Array) -> jax.Array:
+        taught = jax.lax.stop_gradient(teacher.module.apply(variables, images))
+        return distillation_loss(logits, taught, teacher.temperature)
+
+    return {"teacher_loss": loss, "teacher_share": teacher.alpha}
 
 
 def _optimizer(recipe: Recipe, epoch_steps: int) -> optax.GradientTransformation:
@@ -216,7 +240,8 @@ def train(
             on_epoch({**record, **monitor(epoch + 1, state.variables)})
             last = epoch + 1 == trainer.recipe.epochs
             if checkpoints and (last or time.monotonic() - saved >= checkpoint_seconds):
-                checkpoints.save(epoch + 1, state, record)
+                content = {**record, "channels": list(trainer.channels)}
+                checkpoints.save(epoch + 1, state.replace(teacher=None), content)
                 saved = time.monotonic()
     return state.variables, record
 
@@ -226,8 +251,9 @@ def _restore(
 ) -> tuple[TrainState, Record]:
     record = checkpoints.record() if checkpoints else None
     if record is None:
-        return trainer.init(seed), {"epoch": 0, "step": 0, "seconds": 0.0}
-    return checkpoints.restore(trainer.abstract()), record
+        state = trainer.init(seed).replace(teacher=trainer.teacher)
+        return state, {"epoch": 0, "step": 0, "seconds": 0.0}
+    return checkpoints.restore(trainer.abstract()).replace(teacher=trainer.teacher), record
 
 
 def _train_epoch(

@@ -14,6 +14,7 @@ import pytest
 from configs import digits
 from furs_jax.data import load_dataset
 from furs_jax.errors import BudgetError, ConfigError, DataError, DivergedError, WorkdirError
+from furs_jax.modes import run
 from furs_jax.prepare import initial_network, start_vector
 from furs_jax.reallocate import choose_sites
 from furs_jax.rounds import layers_in_round, parent_and_scale
@@ -263,3 +264,112 @@ def test_a_start_vector_is_brought_to_the_budget():
     config.channels = (4, 4)
     with pytest.raises(ConfigError, match="must be 6 widths, one for each site"):
         start_vector(config, net, budget)
+
+
+def test_a_checkpoint_is_evaluated_measured_and_trained_on(finished, tmp_path, capsys):
+    workdir, result, _ = finished
+    checkpoint = str(workdir / "checkpoints" / "final_searched_1")
+    config = small_config(init_from=checkpoint, mode="evaluate")
+    found = run(config, tmp_path)
+    scores = result["searched"]["seeds"][1]
+    assert found["channels"] == result["searched"]["channels"]
+    assert [found[k] for k in ("top1", "loss")] == pytest.approx(
+        [scores[k] for k in ("top1", "loss")], rel=1e-4
+    )
+    assert f"top-1 {100 * scores['top1']:.2f}%" in capsys.readouterr().out
+
+    measured = run(small_config(init_from=checkpoint, mode="furs"), tmp_path)
+    assert len(measured["furs"]) == 6
+    assert measured["draws"] == OPTIONS["furs.draws"]
+    names = load_network_names(capsys.readouterr().out)
+    order = np.argsort(-np.array(measured["furs"]))
+    assert names == [
+        initial_network(small_config(), load_dataset("digits"))[0].site_names[i] for i in order
+    ]
+
+    # Fine-tuned for no more than a step's worth of learning rate, it stays what it was.
+    config = small_config(
+        **{"init_from": checkpoint, "mode": "train", "final.seeds": 1, "final.train.epochs": 1,
+           "final.train.learning_rate": 1e-9, "final.train.end_learning_rate": 0.0,
+           "final.train.dropout": 0.0}
+    )  # fmt: skip
+    tuned = run(config, tmp_path / "tuned")["trained"]
+    assert tuned["channels"] == result["searched"]["channels"]
+    assert tuned["seeds"][0]["top1"] == pytest.approx(scores["top1"], abs=0.05)
+
+
+def load_network_names(table):
+    rows = [line.split() for line in table.splitlines()]
+    return [row[0] for row in rows if row and row[0].startswith("stage")]
+
+
+def test_a_vector_is_taken_from_another_run_s_result(finished, tmp_path):
+    workdir, result, _ = finished
+    config = small_config(channels_from=str(workdir / "result.json"))
+    net, budget = initial_network(config, load_dataset("digits"))
+    assert list(start_vector(config, net, budget)) == result["searched"]["channels"]
+    config.channels = net.channels
+    with pytest.raises(ConfigError, match="not both"):
+        start_vector(config, net, budget)
+    config.channels, config.channels_from = None, str(workdir / "metrics.jsonl")
+    with pytest.raises(ConfigError, match="is no run's result.json"):
+        start_vector(config, net, budget)
+    config.channels_from, config.init_from = None, str(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="there is no such folder"):
+        start_vector(config, net, budget)
+
+
+def test_describe_needs_neither_data_nor_folder(tmp_path, capsys):
+    config = small_config(mode="describe")
+    config.data.name = f"idx:{tmp_path}"
+    run(config, None)
+    assert "for its usual images: 32x32x3" in capsys.readouterr().out
+    run(small_config(mode="describe"), None)
+    output = capsys.readouterr().out
+    assert "stage3_block1_conv2" in output
+    assert "8x8x1" in output
+    with pytest.raises(ConfigError, match="mode='dream' must be one of search, train"):
+        run(small_config(mode="dream"), None)
+    with pytest.raises(ConfigError, match="give the run's folder"):
+        run(small_config(), None)
+
+
+def test_the_original_teaches_the_searched_network(tmp_path):
+    few = {"train.epochs": 1, "final.train.epochs": 2, "search.rounds": 1}
+    alone, taught = (
+        search(small_config(**few, **options), tmp_path / name, quiet=True)
+        for name, options in (("alone", {}), ("taught", {"kd.teacher": "original"}))
+    )
+    assert taught["original"] == alone["original"]
+    assert taught["searched"]["channels"] == alone["searched"]["channels"]
+    assert taught["searched"]["seeds"] != alone["searched"]["seeds"]
+    path = str(tmp_path / "alone" / "checkpoints" / "final_original_0")
+    both = search(small_config(**few, **{"kd.teacher": path}), tmp_path / "both", quiet=True)
+    assert both["original"]["seeds"] != alone["original"]["seeds"]
+    with pytest.raises(ConfigError, match="kd.teacher=nowhere: there is no such folder"):
+        search(small_config(**{"kd.teacher": "nowhere"}), tmp_path / "w", quiet=True)
+    assert not (tmp_path / "w" / "metrics.jsonl").exists()
+
+
+def test_a_warm_search_inherits_and_resumes(tmp_path):
+    options = {
+        "search.warm_start": True, "search.warm_epochs": 2, "search.rounds": 3,
+        "train.epochs": 4, "final.train.epochs": 1, "final.seeds": 1, "search.patience": 1,
+    }  # fmt: skip
+    whole = search(small_config(**options), tmp_path / "whole", quiet=True)
+    rounds = content(tmp_path / "whole")["rounds.jsonl"]
+    # Two epochs from inherited weights end below where the same two from scratch would.
+    metrics = content(tmp_path / "whole")["metrics.jsonl"]
+    first = {r["phase"]: r["loss"] for r in metrics if r["epoch"] == 1}
+    assert first["round_01"] < 0.8 * first["round_00"]
+    assert [r["train_macs"] < rounds[0]["train_macs"] for r in rounds] == [False, True, True]
+    assert whole["search_macs"] == sum(r["train_macs"] for r in rounds)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("furs_jax.search.compare", None)
+        config = small_config(**options)
+        with pytest.raises(TypeError):
+            search(config, tmp_path / "parts", quiet=True)
+        journal = tmp_path / "parts" / "rounds.jsonl"
+        journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:2]))
+        (tmp_path / "parts" / "checkpoints" / "round_02").rename(tmp_path / "gone")
+    assert search(config, tmp_path / "parts", quiet=True) == whole

@@ -13,10 +13,12 @@ BENCHMARKS = {
 }
 
 
-def main(arguments: list[str], config: Any, workdir: str) -> None:
+def main(arguments: list[str], config: Any, workdir: str | None) -> None:
     if len(arguments) != 1 or arguments[0] not in BENCHMARKS:
         known = "\n".join(f"  {name}: {what}" for name, what in BENCHMARKS.items())
         sys.exit(f"furs_jax: name one benchmark:\n{known}")
+    if workdir is None:
+        sys.exit("furs_jax: give the benchmark's folder, as in --workdir=runs/bench")
     # Imported here, so that wrong options are reported without waiting for JAX.
     importlib.import_module(f"furs_jax.bench.{arguments[0]}").bench(config, workdir)
 

@@ -155,7 +155,7 @@ def _rows(run: Run) -> list[Row]:
                 network=run.title,
                 method=name if name == ORIGINAL else METHODS.get(searched, searched),
                 ft=bool(run.config.get("init_from")),
-                kd=_distilled(run.config),
+                kd=_distilled(run.config, name),
                 top1=entry["top1"],
                 top1_difference=shown["top1"],
                 top5=entry["top5"],
@@ -168,9 +168,9 @@ def _rows(run: Run) -> list[Row]:
     return rows
 
 
-def _distilled(config: dict[str, Any]) -> bool:
-    options = config.get("kd") or config["final"].get("kd")
-    return bool(options.get("teacher") if isinstance(options, dict) else options)
+def _distilled(config: dict[str, Any], name: str) -> bool:
+    teacher = config.get("kd", {}).get("teacher")
+    return teacher is not None and not teacher == name == ORIGINAL
 
 
 def _markdown_cells(row: Row) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 from tqdm import tqdm
 
 from furs_jax.data.batches import steps_per_epoch
-from furs_jax.report.tables import network_table, result_table, round_line
+from furs_jax.report.tables import network_table, round_line
 from furs_jax.train import Task, Trainer
 from furs_jax.workdir import Workdir
 
@@ -57,9 +57,6 @@ class Console:
             f"{title}  top-1 {100 * scores['top1']:.2f}%  top-5 {100 * scores['top5']:.2f}%  "
             "(test split)"
         )
-
-    def finished(self, folder: Workdir, result: Record) -> None:
-        self.print(f"\n{result_table(result)}\n{folder.result}")
 
     @contextmanager
     def progress(self, title: str, trainer: Trainer) -> Iterator[Callable[[int], None]]:

@@ -3,6 +3,9 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
+from furs_jax.furs import FURs
 from furs_jax.networks import Network
 from furs_jax.report.statistics import Interval
 
@@ -47,6 +50,28 @@ def network_table(net: Network, channels: Sequence[int]) -> str:
     rows.append(("total", "", "", "", "", "", f"{total:,}", "100.0%", f"{params:,}"))
     header = ("layer", "site", "kernel", "in", "out", "output", "MACs", "share", "params")
     return format_table(header, rows)
+
+
+def furs_table(names: Sequence[str], channels: Sequence[int], furs: FURs) -> str:
+    """FURs of the sites, the highest first, with their standard errors."""
+    rows = [
+        (
+            names[site],
+            site,
+            channels[site],
+            f"{furs.drop_rates[site]:.3f}",
+            f"{1e9 * furs.furs[site]:.4g}",
+            f"{1e9 * furs.furs_stderr[site]:.2g}",
+            f"{furs.loss_increase[site]:.5f}",
+            f"{furs.accuracy_drop[site]:.5f}",
+        )
+        for site in np.argsort(-furs.furs)
+    ]
+    header = ("layer", "site", "channels", "drop rate", "FUR per GMAC", "s.e.", "loss rise")
+    return (
+        f"{format_table((*header, 'accuracy drop'), rows)}\n"
+        f"loss {furs.loss:.4f}, accuracy {100 * furs.accuracy:.2f}% undropped; {furs.draws} draws"
+    )
 
 
 def round_line(record: Record, rounds: int) -> str:

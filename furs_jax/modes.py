@@ -1,0 +1,139 @@
+"""What a config's `mode` asks for: a search, or one of its parts alone."""
+
+import json
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from furs_jax import furs as furs_lib
+from furs_jax.distill import load_network
+from furs_jax.errors import ConfigError, DataError
+from furs_jax.final import train_seeds
+from furs_jax.networks import get_network
+from furs_jax.prepare import Prepared, estimator_of, given_channels, prepare
+from furs_jax.report.statistics import Interval
+from furs_jax.report.tables import format_table, furs_table, network_table
+from furs_jax.rounds import Reread, evenly_spread
+from furs_jax.run import Record, Run, from_weights
+from furs_jax.search import run_in_folder, search
+from furs_jax.train import make_evaluator
+from furs_jax.workdir import write_json
+
+
+def run(config: ml_collections.ConfigDict, workdir: str | None) -> Record | None:
+    """Does what config.mode says.
+
+    Args:
+      config: all options, see configs/default.py.
+      workdir: the run's folder, needed by the modes that train; the others write what they found
+        into it where it is given.
+
+    Raises:
+      FursError: see `search`.
+    """
+    modes: dict[str, Callable] = {
+        "search": search,
+        "train": train_vector,
+        "evaluate": evaluate,
+        "furs": measure,
+        "describe": describe,
+    }
+    if config.mode not in modes:
+        raise ConfigError(f"mode={config.mode!r} must be one of {', '.join(modes)}")
+    if workdir is None and config.mode in ("search", "train"):
+        raise ConfigError("give the run's folder, as in --workdir=runs/digits")
+    return modes[config.mode](config, workdir)
+
+
+def train_vector(config: ml_collections.ConfigDict, workdir: str) -> Record:
+    """Trains the network of `channels` by config.final, and reads the test split."""
+
+    def work(run_: Run) -> Record:
+        return {"mode": "train", "trained": train_seeds(run_, "trained", run_.start, from_weights)}
+
+    def table(result: Record) -> str:
+        entry = result["trained"]
+        scores = (Interval(*entry[key]).format() for key in ("top1", "top5"))
+        row = ("trained", f"{entry['macs']:,}", f"{entry['params']:,}", *scores)
+        header = ("network", "MACs", "params", "top-1 %", "top-5 %")
+        seeds = len(entry["seeds"])
+        return f"{format_table(header, [row])}\ntest split, {seeds} seed{'s' if seeds > 1 else ''}"
+
+    return run_in_folder(config, workdir, work, table)
+
+
+def evaluate(config: ml_collections.ConfigDict, workdir: str | None) -> Record:
+    """Loss and accuracy of a checkpoint on the test split."""
+    prepared, channels, variables = _checkpoint(config)
+    task = prepared.task
+    found = make_evaluator(task, channels)(variables, task.dataset.test)
+    print(
+        f"{task.net.name}, {task.net.macs(channels):,} MACs, {len(task.dataset.test.labels):,} "
+        f"test images of {task.dataset.name}: loss {found['loss']:.4f}, top-1 "
+        f"{100 * found['top1']:.2f}%, top-5 {100 * found['top5']:.2f}%"
+    )
+    return _write(workdir, "evaluate.json", {"channels": list(channels), **found})
+
+
+def measure(config: ml_collections.ConfigDict, workdir: str | None) -> Record:
+    """FURs of a checkpoint on the search split."""
+    prepared, channels, variables = _checkpoint(config)
+    task, options = prepared.task, config.furs
+    found = furs_lib.estimate_furs(
+        task.net,
+        channels,
+        variables,
+        Reread(evenly_spread(task.dataset.search, options.images), options.batch_size),
+        num_layers=config.reallocate.num_layers,
+        seed=config.seed,
+        preprocess=task.preprocess,
+        dtype=task.dtype,
+        devices=task.devices,
+        **estimator_of(options)._asdict(),
+    )
+    print(furs_table(task.net.site_names, channels, found))
+    values = {
+        key: value.tolist() if isinstance(value, np.ndarray) else value
+        for key, value in found._asdict().items()
+    }
+    known = {k: None if np.any(np.isnan(v)) else v for k, v in values.items()}
+    return _write(workdir, "furs.json", {"channels": list(channels), **known})
+
+
+def describe(config: ml_collections.ConfigDict, workdir: str | None) -> None:
+    """Prints the table of layers; where the data is not there, for the network's usual images."""
+    del workdir
+    try:
+        net = prepare(config).task.net
+        images = f"the images of {config.data.name}"
+    except DataError:
+        net = get_network(config.network, config.width_multiplier, padding=config.padding)
+        images = "its usual images"
+    channels = given_channels(config, net) or net.channels
+    print(network_table(net, channels))
+    print(f"{net.name} for {images}: {'x'.join(map(str, net.image_shape))}")
+
+
+def _checkpoint(
+    config: ml_collections.ConfigDict,
+) -> tuple[Prepared, Sequence[int], Any]:
+    if not config.init_from:
+        raise ConfigError(
+            f"mode={config.mode} looks at a trained network: give it as init_from, a folder in a "
+            "run's checkpoints/, such as runs/x/checkpoints/final_searched_0"
+        )
+    prepared = prepare(config)
+    channels, variables = load_network(config.init_from, prepared.task.net, "init_from")
+    return prepared, channels, jax.device_put(variables, prepared.task.devices[0])
+
+
+def _write(workdir: str | None, name: str, record: Record) -> Record:
+    if workdir is not None:
+        folder = pathlib.Path(workdir).expanduser()
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / name, record)
+    return json.loads(json.dumps(record))
