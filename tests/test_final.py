@@ -1,0 +1,24 @@
+"""The final trainings: taught by the original, or by another run's network."""
+
+import pytest
+
+from furs_jax.errors import ConfigError
+from furs_jax.search import search
+from tests.test_search import small_config
+
+
+def test_the_original_teaches_the_searched_network(tmp_path):
+    few = {"train.epochs": 1, "final.train.epochs": 2, "search.rounds": 1}
+    alone, taught = (
+        search(small_config(**few, **options), tmp_path / name, quiet=True)
+        for name, options in (("alone", {}), ("taught", {"kd.teacher": "original"}))
+    )
+    assert taught["original"] == alone["original"]
+    assert taught["searched"]["channels"] == alone["searched"]["channels"]
+    assert taught["searched"]["seeds"] != alone["searched"]["seeds"]
+    path = str(tmp_path / "alone" / "checkpoints" / "final_original_0")
+    both = search(small_config(**few, **{"kd.teacher": path}), tmp_path / "both", quiet=True)
+    assert both["original"]["seeds"] != alone["original"]["seeds"]
+    with pytest.raises(ConfigError, match="kd.teacher=nowhere: there is no such folder"):
+        search(small_config(**{"kd.teacher": "nowhere"}), tmp_path / "w", quiet=True)
+    assert not (tmp_path / "w" / "metrics.jsonl").exists()
