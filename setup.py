@@ -13,6 +13,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["furs_jax", "furs_jax.*"]),
+    package_data={"furs_jax.report": ["published.json"]},
     # Lower bounds are the versions that were tested; see README.
     install_requires=[
         "absl-py>=2.5",
@@ -34,6 +35,16 @@ setup(
         "cuda13": ["jax[cuda13]"],
         # Reads TFDS sets in ArrayRecord form without TensorFlow.
         "tfds": ["array_record>=0.8", "pillow>=11"],
-        "test": ["hypothesis>=6.100", "pytest>=9.0", "pytest-xdist>=3.8", "ruff>=0.17"],
+        # Figures of `python -m furs_jax.report`.
+        "report": ["matplotlib>=3.10"],
+        "test": [
+            "hypothesis>=6.100",
+            "ipykernel>=7.0",
+            "nbclient>=0.10",
+            "nbformat>=5.10",
+            "pytest>=9.0",
+            "pytest-xdist>=3.8",
+            "ruff>=0.17",
+        ],
     },
 )

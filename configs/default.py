@@ -43,6 +43,8 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     # MACs of one image that the search may spend. None: those of the original network. Given, it
     # sets the original's uniform width, and width_multiplier must stay 1.
     config.flops_budget = config_dict.placeholder(float)
+    # The first round's widths, one for each site, brought to the budget; None: the original's.
+    config.channels = config_dict.placeholder(tuple)
     config.padding = "max"  # residual sums of unequal widths: "max" or "local"
     config.dtype = "auto"  # of the computation: bfloat16 on TPU and GPU, float32 on CPU
     config.cpu_devices = 0  # JAX devices on CPU; 0: as measured best, see best_cpu_devices
@@ -62,13 +64,22 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.furs.method = "dropout"  # measured by draws, or "fisher": to second order, one pass
     config.furs.metric = "loss"  # what FURs rank by: "loss" or "accuracy"
     config.furs.base_drop_rate = 0.05  # mean rate; each site loses the same MACs
-    config.furs.draws = 5  # gates drawn for each image and site
+    config.furs.draws = config_dict.placeholder(object)
+    config.furs.draws = 5  # gates drawn for each image and site, or "auto": until the sites to
+    #                        widen and those to narrow differ by two standard errors
+    config.furs.max_draws = 50  # of "auto"
     config.furs.noise = "bernoulli"  # or "gaussian"
+    config.furs.variance_reduction = True  # stratified draws, first order subtracted; False: the
+    #                                        paper's independent draws
     config.furs.fisher_labels = "empirical"  # true labels, or "sampled" from the prediction
+    config.furs.every_epochs = 0  # Fisher FURs into metrics.jsonl after every so many epochs of a
+    #                               round, on one image for 40 trained on; 0: never
     config.furs.images = 0  # of the search split to measure on, evenly spread; 0: all
-    config.furs.batch_size = 64  # images, over all devices; times draws and sites in memory
+    config.furs.batch_size = 64  # images, over all devices; fewer at once where memory_gib says so
+    config.furs.memory_gib = 4.0  # GiB on each device for the activations of all draws and sites
 
     config.reallocate = ml_collections.ConfigDict()
+    config.reallocate.direction = "fur"  # or a control: "random" sites, "reversed" ranks
     config.reallocate.num_layers = 6  # K: sites widened, and as many narrowed, in a round
     config.reallocate.num_layers_decay = 0.5  # K falls by so much every round
     config.reallocate.step = 0.15  # of a site's original width that it changes by
@@ -80,6 +91,13 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.search.rounds = 10
     config.search.select = "last"  # the vector after the last round, or "best": the trained one
     #                                of the lowest search loss
+
+    config.search.warm_start = False  # rounds after the first go on from the last one's weights
+    config.search.warm_epochs = 1  # then, of these rounds
+    config.search.warm_learning_rate = 0.05  # then, the peak
+    config.search.patience = 0  # rounds without a lower search loss, after which the search goes
+    #                             back to the best network with half the step; 0: never
+    config.search.stop_when_equal = False  # end when no two sites' FURs surely differ
 
     config.final = ml_collections.ConfigDict()
     config.final.seeds = 1  # trainings of the original and of the searched network

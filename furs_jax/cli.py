@@ -37,13 +37,13 @@ def run(command: Callable[[list[str], Any, str], None]) -> None:
         except KeyboardInterrupt:
             sys.exit("furs_jax: interrupted; the same command goes on from the last checkpoint")
 
-    app.run(main, flags_parser=_parse)
+    app.run(main, flags_parser=parse)
 
 
-def _parse(arguments: list[str]) -> list[str]:
-    """Parses the flags; a mistake in them becomes one line, not a traceback."""
+def parse(arguments: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
+    """Parses the flags, returns the rest; a mistake becomes one line, not a traceback."""
     try:
-        return flags.FLAGS(arguments)
+        return values(arguments)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         reason = str(error).replace("\\n", " ").strip().splitlines()[-1]
         sys.exit(f"furs_jax: an option can't be used: {reason}")

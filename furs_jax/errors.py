@@ -21,5 +21,19 @@ class WorkdirError(FursError, RuntimeError):
     """The run's folder holds something else than this run."""
 
 
+class WorkdirBusyError(WorkdirError):
+    """Another process works on the run."""
+
+
 class DivergedError(FursError, RuntimeError):
     """The training loss stopped being finite."""
+
+
+class MissingExtraError(FursError, RuntimeError):
+    """An optional dependency is not installed; `extra` is setup.py's name for it."""
+
+    def __init__(self, purpose: str, package: str, extra: str):
+        super().__init__(
+            f"{purpose} need {package}, which is not installed: pip install -e '.[{extra}]', or "
+            f"FURS_EXTRAS={extra} in front of bash launch/run.sh"
+        )

@@ -100,20 +100,18 @@ def match_streams(gates: Gates, *values: jax.Array) -> tuple[jax.Array, ...]:
     return tuple(gates.grow(x, most) for x in values)
 
 
-def sample_noise(keys: jax.Array, channels: Sequence[int], noise: str = "bernoulli") -> jax.Array:
-    """Draws the random numbers behind dropout gates, independent of the rates.
+def sample_noise(keys: jax.Array, channels: Sequence[int]) -> jax.Array:
+    """Draws the random numbers behind dropout gates, independent of rates and of the noise.
 
     Args:
       keys: one PRNG key per image, shape (N,). Keys belong to images, not to batches or devices,
         so that an image meets the same noise however the batch is split.
       channels: widths of the sites.
-      noise: "bernoulli" (uniform numbers in [0, 1)) or "gaussian" (standard normal numbers).
 
     Returns:
-      float32, shape (N, sum(channels)).
+      Uniform in [0, 1), float32, shape (N, sum(channels)).
     """
-    draw = {"bernoulli": jax.random.uniform, "gaussian": jax.random.normal}[noise]
-    return jax.vmap(lambda key: draw(key, (sum(channels),), jnp.float32))(keys)
+    return jax.vmap(lambda key: jax.random.uniform(key, (sum(channels),), jnp.float32))(keys)
 
 
 def dropout_gates(
@@ -128,7 +126,7 @@ def dropout_gates(
       sample: from `sample_noise`, shape (N, sum(channels)).
       rates: drop rates p_l in [0, 1), shape (L,).
       channels: widths of the sites.
-      noise: as given to `sample_noise`.
+      noise: "bernoulli" or "gaussian".
 
     Returns:
       One float32 array per site, shape (N, 1, 1, C_l).
@@ -140,6 +138,8 @@ def dropout_gates(
         if noise == "bernoulli":
             value = jnp.where(part >= rate, 1.0 / (1.0 - rate), 0.0)
         else:
-            value = 1.0 + part * jnp.sqrt(rate / (1.0 - rate))
+            # The ends of the interval have no finite quantile.
+            normal = jax.scipy.special.ndtri(jnp.clip(part, 2.0**-24, 1.0 - 2.0**-24))
+            value = 1.0 + normal * jnp.sqrt(rate / (1.0 - rate))
         gates.append(value[:, None, None, :])
     return tuple(gates)

@@ -1,14 +1,16 @@
 """What is checked and made ready before a run computes anything: data, network, budget, devices."""
 
 import dataclasses
+from typing import NamedTuple
 
 import ml_collections
 
-from furs_jax import furs as furs_lib
 from furs_jax.data import Dataset, Split, load_dataset
 from furs_jax.errors import BudgetError, ConfigError
+from furs_jax.furs import Estimator
+from furs_jax.inherit import free_axes
 from furs_jax.networks import Network, get_network
-from furs_jax.reallocate import fit_to_budget
+from furs_jax.reallocate import DIRECTIONS, fit_to_budget
 from furs_jax.runtime import resolve_dtype, set_up
 from furs_jax.step import check_batch_size
 from furs_jax.train import Recipe, Task
@@ -16,18 +18,23 @@ from furs_jax.train import Recipe, Task
 SELECTIONS = ("last", "best")
 
 
-def prepare(config: ml_collections.ConfigDict) -> tuple[Task, int]:
-    """Loads the data, builds the network and checks every option, before any training.
+class Prepared(NamedTuple):
+    """What a run starts from."""
 
-    Returns:
-      The task, whose network has the initial channels, and the budget in MACs.
-    """
+    task: Task  # its network has the original's channels
+    budget: int  # MACs
+    start: tuple[int, ...]  # the first round's vector
+
+
+def prepare(config: ml_collections.ConfigDict) -> Prepared:
+    """Loads the data, builds the network and checks every option, before any training."""
     _check_options(config)
     data = config.data
     dataset = load_dataset(data.name, data.search_fraction, data.search_split, data.seed, data.dir)
     net, budget = initial_network(config, dataset)
     limits = config.reallocate
     fit_to_budget(net, net.channels, budget, limits.min_channels, limits.channel_multiple)
+    start = start_vector(config, net, budget)
     batch_sizes = {
         "eval_batch_size": config.eval_batch_size,
         "furs.batch_size": config.furs.batch_size,
@@ -38,9 +45,31 @@ def prepare(config: ml_collections.ConfigDict) -> tuple[Task, int]:
     for option, size in batch_sizes.items():
         check_batch_size(option, size, len(devices))
     recipe_of(config.train).check("train", dataset.train)
+    if config.search.warm_start:
+        warm_recipe(config).check("search.warm", dataset.train)
+        free_axes(net)  # refuses networks that can't inherit
     recipe_of(config.final.train).check("final.train", final_split(config, dataset))
     dtype = resolve_dtype(config.dtype)
-    return Task(net, dataset, devices, dtype, config.eval_batch_size), budget
+    return Prepared(Task(net, dataset, devices, dtype, config.eval_batch_size), budget, start)
+
+
+def start_vector(config: ml_collections.ConfigDict, net: Network, budget: int) -> tuple[int, ...]:
+    """The first round's vector: `config.channels` brought to the budget, or the original's.
+
+    Raises:
+      ConfigError: it has not one width of at least one channel for every site.
+    """
+    if not config.channels:
+        return net.channels
+    given = tuple(config.channels)
+    if len(given) != len(net.channels) or min(given) < 1:
+        raise ConfigError(
+            f"channels={given} must be {len(net.channels)} widths, one for each site of {net.name}"
+        )
+    limits = config.reallocate
+    if net.macs(given) == budget:
+        return given
+    return fit_to_budget(net, given, budget, limits.min_channels, limits.channel_multiple)
 
 
 def initial_network(config: ml_collections.ConfigDict, dataset: Dataset) -> tuple[Network, int]:
@@ -97,21 +126,19 @@ def _check_options(config: ml_collections.ConfigDict) -> None:
         raise ConfigError(
             "flops_budget sets the width of the original network, so width_multiplier must stay 1"
         )
-    estimator = config.furs
-    furs_lib.check_options(
-        estimator.method,
-        estimator.metric,
-        estimator.base_drop_rate,
-        estimator.draws,
-        estimator.noise,
-        estimator.fisher_labels,
-    )
+    estimator_of(config.furs).check()
     if config.search.select not in SELECTIONS:
         raise ConfigError(f"search.select={config.search.select!r} must be one of {SELECTIONS}")
+    if config.reallocate.direction not in DIRECTIONS:
+        raise ConfigError(
+            f"reallocate.direction={config.reallocate.direction!r} must be one of {DIRECTIONS}"
+        )
     for option, value, lowest in (
         ("search.rounds", config.search.rounds, 1),
+        ("search.patience", config.search.patience, 0),
         ("final.seeds", config.final.seeds, 1),
         ("furs.images", config.furs.images, 0),
+        ("furs.every_epochs", config.furs.every_epochs, 0),
         ("reallocate.num_layers", config.reallocate.num_layers, 0),
         ("reallocate.min_channels", config.reallocate.min_channels, 1),
         ("reallocate.channel_multiple", config.reallocate.channel_multiple, 1),
@@ -128,3 +155,17 @@ def final_split(config: ml_collections.ConfigDict, dataset: Dataset) -> Split:
 
 def recipe_of(options: ml_collections.ConfigDict) -> Recipe:
     return Recipe(**options.to_dict())
+
+
+def estimator_of(options: ml_collections.ConfigDict) -> Estimator:
+    return Estimator(**{field: options[field] for field in Estimator._fields})
+
+
+def warm_recipe(config: ml_collections.ConfigDict) -> Recipe:
+    """Of the rounds that inherit weights."""
+    return dataclasses.replace(
+        recipe_of(config.train),
+        epochs=config.search.warm_epochs,
+        learning_rate=config.search.warm_learning_rate,
+        warmup_epochs=0.0,
+    )

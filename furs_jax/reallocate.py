@@ -18,6 +18,8 @@ Channels = tuple[int, ...]
 TOLERANCE = 0.001  # share of the budget that may stay unused
 _SHORTLIST = 256  # changes whose MACs are computed exactly, the most promising of their kind
 
+DIRECTIONS = ("fur", "random", "reversed")
+
 
 def choose_sites(furs: Sequence[float], num_layers: int) -> tuple[list[int], list[int]]:
     """The sites to widen (highest FUR first) and to narrow (lowest first).
@@ -35,6 +37,20 @@ def choose_sites(furs: Sequence[float], num_layers: int) -> tuple[list[int], lis
     ascending = np.argsort(furs, kind="stable").tolist()
     decreased = [site for site in ascending if site not in increased][:count]
     return increased, decreased
+
+
+def directed(furs: Sequence[float], direction: str, seed: int) -> np.ndarray:
+    """What the sites are ranked by, shape (L,): the FURs, or what a control puts in their place.
+
+    Args:
+      furs: shape (L,).
+      direction: "fur": as they are. "random": a random order. "reversed": the worst first. A
+        method that does not beat "random" has shown nothing.
+      seed: of "random".
+    """
+    if direction == "random":
+        return np.random.default_rng(seed).permutation(len(furs)).astype(float)
+    return np.asarray(furs, float) * (-1 if direction == "reversed" else 1)
 
 
 def reallocate(

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.extend.core import Var
 
 from furs_jax.gates import SITE_MARK
 
@@ -165,3 +166,32 @@ def _matrix_product(equation: Any) -> Product:
 def _inner_jaxprs(equation: Any) -> list[Any]:
     values = jax.tree.leaves(list(equation.params.values()), is_leaf=lambda v: hasattr(v, "eqns"))
     return [getattr(v, "jaxpr", v) for v in values if hasattr(v, "eqns") or hasattr(v, "jaxpr")]
+
+
+def peak_bytes(fn: Callable[..., Any], *args: Any) -> int:
+    """Most bytes of arrays that are alive at once in the traced computation of fn(*args).
+
+    Arguments are left out. An upper estimate of what XLA allocates, which fuses elementwise
+    operations; without what a convolution's algorithm takes for itself.
+    """
+    return _jaxpr_peak(jax.make_jaxpr(fn)(*args).jaxpr)
+
+
+def _jaxpr_peak(jaxpr: Any) -> int:
+    def size(variable: Any) -> int:
+        return math.prod(variable.aval.shape) * variable.aval.dtype.itemsize
+
+    last_use = {v: len(jaxpr.eqns) for v in jaxpr.outvars if isinstance(v, Var)}
+    for place, equation in reversed(list(enumerate(jaxpr.eqns))):
+        for v in equation.invars:
+            if isinstance(v, Var):
+                last_use.setdefault(v, place)
+    alive: dict[Any, int] = {}
+    peak = 0
+    for place, equation in enumerate(jaxpr.eqns):
+        before = sum(alive.values())
+        inner = max(map(_jaxpr_peak, _inner_jaxprs(equation)), default=0)
+        alive.update((v, size(v)) for v in equation.outvars)
+        peak = max(peak, before + inner, sum(alive.values()))
+        alive = {v: bytes_ for v, bytes_ in alive.items() if last_use.get(v, place) > place}
+    return peak

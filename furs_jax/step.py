@@ -1,4 +1,4 @@
-"""The pure train, evaluation and FUR steps, and the only device transform.
+"""The pure train and evaluation steps, and the only device transform; fur_steps.py has the others.
 
 A step is a function (state or variables, batch) -> results on one device's part of the batch; all
 its outputs are summed or averaged over the axis "batch", so that they don't depend on the number
@@ -15,7 +15,7 @@ import optax
 
 from furs_jax.data.augment import crop_and_flip
 from furs_jax.errors import ConfigError
-from furs_jax.gates import FanOut, Gates, dropout_gates, sample_noise
+from furs_jax.gates import Gates, dropout_gates, sample_noise
 
 AXIS = "batch"
 Variables = dict[str, Any]
@@ -136,7 +136,7 @@ def make_train_step(
 
         grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
         (loss, (logits, updated)), grads = grad_fn(state.params)
-        accuracy = jnp.mean(_correct(logits, batch["label"]))
+        accuracy = jnp.mean(correct(logits, batch["label"]))
         grads, metrics, batch_stats = jax.lax.pmean(
             (grads, {"loss": loss, "accuracy": accuracy}, updated.get("batch_stats", {})), AXIS
         )
@@ -149,11 +149,13 @@ def make_train_step(
     return train_step
 
 
-def _correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """1 where the largest logit is the label's, else 0; float32, shape (N,)."""
     return (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
 
 
-def _loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Of each image, shape (N,), from logits (N, K) and labels (N,)."""
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
@@ -166,132 +168,11 @@ def make_eval_step(apply: Apply) -> Callable[[Variables, Batch], dict[str, jax.A
         target = jnp.take_along_axis(logits, labels[:, None], axis=1)
         rank = jnp.sum(logits > target, axis=1)
         sums = {
-            "loss": jnp.sum(weight * _loss(logits, labels)),
-            "top1": jnp.sum(weight * _correct(logits, labels)),
+            "loss": jnp.sum(weight * cross_entropy(logits, labels)),
+            "top1": jnp.sum(weight * correct(logits, labels)),
             "top5": jnp.sum(weight * (rank < 5).astype(jnp.float32)),
             "count": jnp.sum(weight),
         }
         return jax.lax.psum(sums, AXIS)
 
     return eval_step
-
-
-class FurSums(NamedTuple):
-    """Sums over images. Metrics: the loss, and where it is measured the errors (1 - accuracy)."""
-
-    count: jax.Array  # shape=(), float32
-    base: jax.Array  # shape=(2,): loss and errors of the ungated network
-    rise: jax.Array  # shape=(M, L): of each site, above the base
-    rise_squared: jax.Array  # shape=(M, L)
-
-
-FurStep = Callable[[tuple[Variables, jax.Array, jax.Array], Batch], FurSums]
-
-
-def _metrics(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Loss and error of each image, shape (2, N)."""
-    return jnp.stack([_loss(logits, labels), 1.0 - _correct(logits, labels)])
-
-
-def _sum_up(base: jax.Array, rise: jax.Array, weight: jax.Array) -> FurSums:
-    """Sums base (2, N) and rise (L, M, N) over all images of all devices."""
-    rise = weight[None, None] * rise
-    sums = FurSums(
-        count=jnp.sum(weight),
-        base=jnp.sum(weight[None] * base, axis=1),
-        rise=jnp.sum(rise, axis=2).T,
-        rise_squared=jnp.sum(rise**2, axis=2).T,
-    )
-    return jax.lax.psum(sums, AXIS)
-
-
-def make_dropout_step(
-    apply: Apply, channels: Sequence[int], draws: int, noise: str, fan_out: bool = True
-) -> FurStep:
-    """Loss and errors of a batch with each site dropped alone, all sites and draws at once.
-
-    Args:
-      apply: the network.
-      channels: widths of the sites.
-      draws: R, gates drawn per image and site.
-      noise: see `sample_noise`.
-      fan_out: by branches off one pass (see `FanOut`), else by a pass for each site and draw,
-        vmapped: the same results for about twice the work.
-
-    Returns:
-      A function ((variables, rates (L,), key), batch) -> FurSums. Draw r of an image uses the key
-      with the image's index and r folded in, so that it depends on neither batch nor device.
-    """
-
-    def branches(variables, images, samples, rates):  # logits (N, K), (L, R, N, K)
-        gates = jax.vmap(lambda sample: dropout_gates(sample, rates, channels, noise))(samples)
-        fan = FanOut(gates)
-        return fan.split(apply(variables, images, fan))
-
-    def passes(variables, images, samples, rates):
-        def drop(sample, site_rates):
-            return apply(variables, images, dropout_gates(sample, site_rates, channels, noise))
-
-        over_sites = jax.vmap(jax.vmap(drop, in_axes=(0, None)), in_axes=(None, 0))
-        return apply(variables, images, None), over_sites(samples, jnp.diag(rates))
-
-    def dropout_step(replicated, batch: Batch) -> FurSums:
-        variables, rates, key = replicated
-        labels = batch["label"]
-        samples = jax.vmap(lambda draw: draw_noise(key, batch["index"], draw, channels, noise))(
-            jnp.arange(draws)
-        )
-        evaluate = branches if fan_out else passes
-        plain, dropped = evaluate(variables, batch["image"], samples, rates)
-        base = _metrics(plain, labels)
-        over_draws = jax.vmap(jax.vmap(_metrics, in_axes=(0, None)), in_axes=(0, None))
-        rise = jnp.mean(over_draws(dropped, labels), axis=1) - base[None]
-        return _sum_up(base, rise, batch["weight"])
-
-    return dropout_step
-
-
-def make_fisher_step(apply: Apply, channels: Sequence[int], labels: str) -> FurStep:
-    """The expected rise of the loss under dropout to second order, by one backward pass.
-
-    Gates have mean one, so the first order vanishes, and with the Fisher information in place of
-    the Hessian: rise_l = p_l / (2 (1 - p_l)) * sum_c (dLoss / dgate_{l,c})^2 for each image.
-
-    Args:
-      apply: the network.
-      channels: widths of the sites.
-      labels: "empirical" takes the true labels' gradient, "sampled" that of labels drawn from the
-        network's own prediction (the Gauss-Newton matrix, in expectation).
-
-    Returns:
-      As of `make_dropout_step`, with M = 1: nothing is known of the errors.
-    """
-
-    def fisher_step(replicated, batch: Batch) -> FurSums:
-        variables, rates, key = replicated
-        count = batch["label"].shape[0]
-        ones = tuple(jnp.ones((count, 1, 1, width)) for width in channels)
-
-        def loss(gates):
-            logits = apply(variables, batch["image"], gates)
-            target = batch["label"]
-            if labels == "sampled":
-                keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["index"])
-                target = jax.vmap(jax.random.categorical)(keys, jax.lax.stop_gradient(logits))
-            # Gates belong to images, so the gradient of the sum is each image's own.
-            return jnp.sum(_loss(logits, target)), logits
-
-        gradients, logits = jax.grad(loss, has_aux=True)(ones)
-        fisher = jnp.stack([jnp.sum(g**2, axis=(1, 2, 3)) for g in gradients])  # (L, N)
-        rise = (rates / (2.0 * (1.0 - rates)))[:, None] * fisher
-        return _sum_up(_metrics(logits, batch["label"]), rise[:, None], batch["weight"])
-
-    return fisher_step
-
-
-def draw_noise(
-    key: jax.Array, index: jax.Array, draw: jax.Array, channels: Sequence[int], noise: str
-) -> jax.Array:
-    image_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
-    draw_keys = jax.vmap(jax.random.fold_in, (0, None))(image_keys, draw)
-    return sample_noise(draw_keys, channels, noise)

@@ -181,6 +181,7 @@ def train(
     checkpoint_seconds: float = 0.0,
     on_epoch: Callable[[Record], None] = lambda record: None,
     on_step: Callable[[int], None] = lambda step: None,
+    monitor: Callable[[int, Variables], Record] = lambda epoch, variables: {},
 ) -> tuple[Variables, Record]:
     """Trains a network, going on from the latest checkpoint in `folder` where there is one.
 
@@ -193,6 +194,7 @@ def train(
       on_epoch: called after each epoch with {"epoch", "step", "loss", "accuracy", "seconds"};
         seconds since the training started, interruptions left out.
       on_step: called with the number of finished steps, also once when going on.
+      monitor: (finished epochs, variables) -> what on_epoch's record shall hold besides.
 
     Returns:
       The variables and the last epoch's record.
@@ -211,7 +213,7 @@ def train(
             step = (epoch + 1) * steps_per_epoch(trainer.split, trainer.recipe.batch_size)
             record = {"epoch": epoch + 1, "step": step, **metrics}
             record["seconds"] = round(time.monotonic() - start, 3)
-            on_epoch(record)
+            on_epoch({**record, **monitor(epoch + 1, state.variables)})
             last = epoch + 1 == trainer.recipe.epochs
             if checkpoints and (last or time.monotonic() - saved >= checkpoint_seconds):
                 checkpoints.save(epoch + 1, state, record)

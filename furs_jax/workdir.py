@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from furs_jax.errors import WorkdirError
+from furs_jax.errors import WorkdirBusyError, WorkdirError
 
 Record = dict[str, Any]
 
@@ -68,7 +68,7 @@ class Workdir:
         try:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise WorkdirError(f"workdir {self.path} is in use by another process") from error
+            raise WorkdirBusyError(f"workdir {self.path} is in use by another process") from error
 
     def start(self, config: Record, environment: Record) -> Record:
         """Writes config.json unless this run has one already; returns the stored environment."""

@@ -1,27 +1,33 @@
 #!/usr/bin/env bash
 # Installs furs_jax into ./.venv where needed and runs it:
 #   bash launch/run.sh --config=configs/fashion.py --workdir=runs/fashion
-# Without arguments: the digits demo, in runs/digits. A relative --workdir is relative to the
-# folder that you call this from; configs/ are found from there or from the project's folder.
+#   bash launch/run.sh sweep --config=configs/fashion.py --workdir=runs/budgets \
+#       --sweep.width_multiplier=0.5,0.8,1.0
+#   bash launch/run.sh report runs/fashion
+# Without arguments: the digits demo, in runs/digits. Relative folders are relative to the one that
+# you call this from; configs/ are found from there or from the project's folder.
 set -euo pipefail
 called_from=$PWD
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$project"
-. launch/venv.sh ""
-if [ $# -eq 0 ]; then
-    set -- --config=configs/digits.py --workdir="$project/runs/digits"
-fi
+program=(-m furs_jax.main) extras=""
+case "${1:-}" in
+    sweep) program=(launch/sweep.py) extras=report && shift ;;
+    report) program=(-m furs_jax.report) extras=report && shift ;;
+    "") set -- --config=configs/digits.py --workdir="$project/runs/digits" ;;
+esac
+. launch/venv.sh "$extras"
 arguments=()
 for argument in "$@"; do
     case "$argument" in
-        --workdir=/*) ;;
-        --workdir=*) argument="--workdir=$called_from/${argument#--workdir=}" ;;
-        --config=/*) ;;
+        --workdir=/* | --output=/* | --config=/* | /*) ;;
+        --workdir=* | --output=*) argument="${argument%%=*}=$called_from/${argument#*=}" ;;
         --config=*)
             path=${argument#--config=}
             [ -e "$called_from/${path%%:*}" ] && argument="--config=$called_from/$path"
             ;;
+        [!-]*) [ "${program[*]}" = "-m furs_jax.report" ] && argument="$called_from/$argument" ;;
     esac
     arguments+=("$argument")
 done
-exec python -m furs_jax.main "${arguments[@]}"
+exec python "${program[@]}" "${arguments[@]}"

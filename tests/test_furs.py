@@ -10,15 +10,16 @@ import pytest
 from furs_jax import furs as furs_lib
 from furs_jax.data import Split, evaluation_batches
 from furs_jax.errors import ConfigError
-from furs_jax.furs import drop_rates, estimate_furs
-from furs_jax.gates import dropout_gates, gate, sample_noise
+from furs_jax.fur_steps import draw_noise, make_dropout_step, make_fisher_step
+from furs_jax.furs import Estimator, bytes_per_image, drop_rates, estimate_furs, separation
+from furs_jax.gates import dropout_gates, gate
 from furs_jax.networks import Network, get_network
 from furs_jax.networks.blocks import PADDINGS
 from furs_jax.networks.plain import plain
 from furs_jax.networks.pyramidnet import pyramidnet
 from furs_jax.networks.resnet import cifar_resnet, imagenet_resnet
 from furs_jax.resources import marginal_macs
-from furs_jax.step import data_parallel, make_dropout_step, make_fisher_step
+from furs_jax.step import data_parallel
 from tests.conftest import random_variables, tiny_densenet, tiny_mbconv
 from tests.test_step import random_split
 
@@ -39,35 +40,44 @@ def _estimate(net, variables, split, devices=1, batch_size=16, **options):
     )
 
 
-def _site_by_site(net, variables, split, rates, draws, seed, noise):
+def _site_by_site(net, variables, split, rates, draws, seed, noise, reduced):
     """Loss and errors of every image, site and draw: one plain forward pass each."""
     module = net.module(net.channels)
     images, labels = _preprocess(jnp.asarray(split.images)), split.labels
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(len(labels)))
+    key = jax.random.fold_in(jax.random.key(seed), 0)  # of the first pass
+
+    def log_likelihood(gates):
+        logits = module.apply(variables, images, gates)
+        return jax.nn.log_softmax(logits)[np.arange(len(labels)), labels], logits
 
     def scores(gates):
-        logits = np.asarray(module.apply(variables, images, gates))
-        shifted = logits - logits.max(axis=1, keepdims=True)
-        log_softmax = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-        wrong = np.argmax(logits, axis=1) != labels
-        return np.stack([-log_softmax[np.arange(len(labels)), labels], wrong])
+        log, logits = log_likelihood(gates)
+        return np.stack([-log, np.argmax(logits, axis=1) != labels])
 
+    ones = [jnp.ones((len(labels), 1, 1, c)) for c in net.channels]
+    slopes = jax.grad(lambda gates: -log_likelihood(gates)[0].sum())(ones)
     dropped = np.zeros((draws, len(rates), 2, len(labels)))
     for draw in range(draws):
-        sample = sample_noise(
-            jax.vmap(jax.random.fold_in, (0, None))(keys, draw), net.channels, noise
-        )
+        strata = draws if reduced else None
+        index = jnp.arange(len(labels))
+        sample = draw_noise(key, index, jnp.int32(draw), net.channels, strata)
         for site, rate in enumerate(rates):
             only = np.zeros(len(rates), np.float32)
             only[site] = rate
             gates = dropout_gates(sample, jnp.asarray(only), net.channels, noise)
             dropped[draw, site] = scores(gates)
+            if reduced:
+                first = slopes[site] * (gates[site] - 1)
+                dropped[draw, site, 0] -= np.asarray(first).sum(axis=(1, 2, 3))
     return dropped.mean(axis=0) - scores(None)
 
 
 @pytest.mark.parametrize("fan_out", [True, False])
-@pytest.mark.parametrize(("metric", "noise"), [("loss", "bernoulli"), ("accuracy", "gaussian")])
-def test_furs_equal_the_site_by_site_ones(tiny, metric, noise, fan_out):
+@pytest.mark.parametrize(
+    ("metric", "noise", "reduced"),
+    [("loss", "bernoulli", True), ("accuracy", "gaussian", True), ("loss", "bernoulli", False)],
+)
+def test_furs_equal_the_site_by_site_ones(tiny, metric, noise, reduced, fan_out):
     variables, split = random_variables(tiny, tiny.channels), random_split(45)
     found = _estimate(
         tiny,
@@ -75,6 +85,7 @@ def test_furs_equal_the_site_by_site_ones(tiny, metric, noise, fan_out):
         split,
         metric=metric,
         noise=noise,
+        variance_reduction=reduced,
         base_drop_rate=0.3,
         draws=3,
         seed=7,
@@ -82,7 +93,7 @@ def test_furs_equal_the_site_by_site_ones(tiny, metric, noise, fan_out):
     )
     marginal = marginal_macs(tiny.macs, tiny.channels)
     rates = drop_rates(tiny.channels, marginal, 0.3)
-    rise = _site_by_site(tiny, variables, split, rates.astype(np.float32), 3, 7, noise)
+    rise = _site_by_site(tiny, variables, split, rates.astype(np.float32), 3, 7, noise, reduced)
     stderr = rise.std(axis=2, ddof=1) / np.sqrt(45)
     close = {"rtol": 1e-3, "atol": 1e-5}
     np.testing.assert_allclose(found.loss_increase, rise[:, 0].mean(axis=1), **close)
@@ -92,6 +103,111 @@ def test_furs_equal_the_site_by_site_ones(tiny, metric, noise, fan_out):
     chosen = {"loss": found.loss_increase, "accuracy": found.accuracy_drop}[metric]
     np.testing.assert_allclose(found.furs, chosen / (rates * tiny.channels * marginal))
     assert np.all(found.loss_increase_stderr > 0)
+
+
+def test_stratified_draws_are_uniform_and_drop_each_channel_in_turn():
+    draws, index = 5, jnp.arange(4000)
+    samples = np.stack(
+        [draw_noise(jax.random.key(0), index, jnp.int32(r), (3,), draws) for r in range(draws)]
+    )
+    for r in range(draws):  # each draw alone: uniform, channels independent
+        histogram = np.histogram(samples[r], bins=10, range=(0, 1))[0] / samples[r].size
+        np.testing.assert_allclose(histogram, 0.1, atol=0.015)
+        assert abs(np.corrcoef(samples[r].T)[0, 1]) < 0.05
+    assert np.all((samples < 0.2).sum(axis=0) == 1)  # at a rate of 1 / draws: exactly once
+
+
+def test_variance_reduction_keeps_the_mean_and_narrows_the_error(tiny):
+    variables, split = random_variables(tiny, tiny.channels), random_split(300)
+    plain, reduced = (
+        _estimate(
+            tiny, variables, split, batch_size=100, draws=5, base_drop_rate=0.1,
+            variance_reduction=r,
+        )
+        for r in (False, True)
+    )  # fmt: skip
+    error = np.hypot(plain.furs_stderr, reduced.furs_stderr)
+    assert np.all(np.abs(plain.furs - reduced.furs) < 4 * error)
+    assert np.median(reduced.furs_stderr / plain.furs_stderr) < 0.8
+
+
+def test_many_draws_are_the_mean_of_passes_over_the_same_images(tiny):
+    variables, split = random_variables(tiny, tiny.channels), random_split(200)
+    batches = list(evaluation_batches(split, 100))
+
+    def estimate(**options):
+        return estimate_furs(
+            tiny, tiny.channels, variables, batches, preprocess=_preprocess, **options
+        )
+
+    five, fifty = estimate(draws=5), estimate(draws=50)
+    assert (five.draws, fifty.draws) == (5, 50)
+    assert np.all(fifty.furs_stderr < five.furs_stderr)
+    assert five.loss == fifty.loss
+    error = np.hypot(five.furs_stderr, fifty.furs_stderr)
+    assert np.all(np.abs(five.furs - fifty.furs) < 4 * error)
+
+
+def test_auto_draws_until_the_groups_are_separated(tiny):
+    variables, split = random_variables(tiny, tiny.channels), random_split(300)
+    batches = list(evaluation_batches(split, 100))
+
+    def draws(num_layers, **options):
+        return estimate_furs(
+            tiny, tiny.channels, variables, batches, preprocess=_preprocess, draws="auto",
+            num_layers=num_layers, base_drop_rate=0.05, **options,
+        ).draws  # fmt: skip
+
+    assert draws(0) == 5  # nothing to tell apart
+    assert 5 <= draws(1) <= draws(2, max_draws=40) <= 40
+    # No two of equal sites can be told apart.
+    same = np.random.default_rng(0).normal(size=(4, 100))
+    assert separation(same, 2) < 2
+    apart = separation(same + 10 * np.arange(4)[:, None], 2)
+    assert apart > 20
+    # The same images matter: what is common to all sites doesn't blur their difference.
+    common = 1000 * same[:1]
+    assert separation(same + common + 10 * np.arange(4)[:, None], 2) == pytest.approx(apart)
+
+
+def test_memory_limits_the_images_at_once_and_not_the_result(tiny):
+    variables, split = random_variables(tiny, tiny.channels), random_split(45)
+    image = jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.uint8)
+    module = tiny.module(tiny.channels)
+
+    def apply(variables, images, gates):
+        return module.apply(variables, _preprocess(images), gates)
+
+    needed = bytes_per_image(apply, variables, image, tiny.channels, Estimator())
+    whole = _estimate(tiny, variables, split, devices=2)
+    limit = 3.5 * needed / 2**30
+    parts = _estimate(tiny, variables, split, devices=2, memory_gib=limit)
+    for field, a, b in zip(whole._fields, whole, parts, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-9, err_msg=field)
+    with pytest.raises(ConfigError, match="that one image takes; give more"):
+        _estimate(tiny, variables, split, memory_gib=0.9 * needed / 2**30)
+
+
+@pytest.mark.parametrize("fan_out", [True, False])
+@pytest.mark.parametrize("name", ["resnet14_cifar", "resnet18"])
+def test_memory_is_at_least_what_the_compiler_takes(name, fan_out):
+    net = get_network(name, 0.5, 10, image_shape=(32, 32, 3))
+    module, variables = net.module(net.channels), random_variables(net, net.channels)
+    image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    needed = bytes_per_image(module.apply, variables, image, net.channels, Estimator(), fan_out)
+    step = make_dropout_step(module.apply, net.channels, 5, "bernoulli", fan_out)
+    images = 16
+    batch = {
+        "image": jax.ShapeDtypeStruct((1, images, 32, 32, 3), jnp.float32),
+        "label": jax.ShapeDtypeStruct((1, images), jnp.int32),
+        "index": jax.ShapeDtypeStruct((1, images), jnp.int32),
+    }
+    rates = jax.ShapeDtypeStruct((len(net.channels),), jnp.float32)
+    lowered = data_parallel(step, jax.devices()[:1]).lower(
+        (variables, rates, jax.random.key(0)), batch
+    )
+    taken = lowered.compile().memory_analysis().temp_size_in_bytes
+    assert 0.1 * images * needed < taken < images * needed
 
 
 def test_furs_do_not_depend_on_devices_or_batches(tiny):
@@ -151,9 +267,9 @@ def test_one_trace_for_a_network(tiny, monkeypatch):
     monkeypatch.setattr(furs_lib, "make_dropout_step", counted)
     variables, split = random_variables(tiny, tiny.channels), random_split(80)
     _estimate(tiny, variables, split)
-    assert len(traces) == 1  # for all sites, draws and batches
+    assert len(traces) == 2  # all sites, draws and batches; the gradient
     _estimate(tiny, variables, split, fan_out=False)
-    assert len(traces) == 3  # undropped, and dropped
+    assert len(traces) == 5  # undropped, dropped, the gradient
 
 
 @pytest.mark.parametrize("labels", ["empirical", "sampled"])
@@ -175,7 +291,7 @@ def test_fisher_furs_are_squared_gradients_of_single_images(tiny, labels):
 
         label = split.labels[n]
         if labels == "sampled":
-            key = jax.random.fold_in(jax.random.key(3), n)
+            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(3), 0), n)
             label = jax.random.categorical(key, module.apply(variables, image)[0])
         gradients = jax.grad(log_likelihood)(ones, label)
         rise[:, n] = [np.sum(np.square(g)) for g in gradients]
@@ -203,10 +319,9 @@ def test_sampled_fisher_is_the_gauss_newton_second_order_of_a_linear_network():
             # From the network's own prediction, so that the expected Hessian is Gauss-Newton's.
             "label": jax.random.categorical(jax.random.key(1), apply(None, features, None))[None],
             "index": jnp.arange(500)[None],
-            "weight": jnp.ones((1, 500)),
         }
         inputs = (None, jnp.array([rate]), jax.random.key(0))
-        return float(data_parallel(step, jax.devices()[:1])(inputs, batch).rise[0, 0]) / 500
+        return float(data_parallel(step, jax.devices()[:1])(inputs, batch).rise[0, 0].mean())
 
     dropout = rise(make_dropout_step(apply, (6,), 1000, "gaussian"))
     assert rise(make_fisher_step(apply, (6,), "sampled")) == pytest.approx(dropout, rel=0.1)
@@ -232,6 +347,9 @@ def test_drop_rates_remove_equal_macs_and_are_clipped():
         ({"noise": "pink"}, "furs.noise"),
         ({"base_drop_rate": 0.0}, "furs.base_drop_rate"),
         ({"draws": 0}, "furs.draws"),
+        ({"draws": "many"}, "furs.draws='many' must be at least 1, or auto"),
+        ({"max_draws": 0}, "furs.max_draws"),
+        ({"memory_gib": 0.0}, "furs.memory_gib"),
     ],
 )
 def test_bad_options_are_refused(tiny, option, message):

@@ -12,6 +12,7 @@ from furs_jax.networks import get_network
 from furs_jax.reallocate import (
     TOLERANCE,
     choose_sites,
+    directed,
     fit_to_budget,
     move_channels,
     reallocate,
@@ -191,3 +192,13 @@ def test_the_fit_is_near_the_best_there_is():
         best = min(gap for gap in gaps if gap >= 0)
         gap = budget - net.macs(found)
         assert gap <= TOLERANCE * budget or gap == best
+
+
+def test_controls_rank_at_random_or_in_reverse():
+    furs = [0.3, 0.1, 0.5, 0.2]
+    assert choose_sites(directed(furs, "fur", 0), 1) == ([2], [1])
+    assert choose_sites(directed(furs, "reversed", 0), 1) == ([1], [2])
+    orders = {tuple(directed(furs, "random", seed)) for seed in range(50)}
+    assert len(orders) > 10
+    assert all(sorted(order) == [0, 1, 2, 3] for order in orders)
+    assert np.array_equal(directed(furs, "random", 3), directed(furs[::-1], "random", 3))

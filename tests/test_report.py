@@ -1,12 +1,25 @@
 """Tables and intervals, against closed forms."""
 
+import csv
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from furs_jax.networks import get_network
+from furs_jax.report.__main__ import main
+from furs_jax.report.comparison import comparison, published_table
+from furs_jax.report.runs import read_run
 from furs_jax.report.statistics import Interval, difference_interval, mean_interval
 from furs_jax.report.tables import format_table, network_table
+from tests.runs import fake_run
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 def test_intervals_match_student_and_welch():
@@ -46,3 +59,137 @@ def test_the_network_table_adds_up():
     net = get_network("resnet18")
     last = network_table(net, net.channels).splitlines()[-1]
     assert last.split() == ["total", "1,814,073,344", "100.0%", "11,689,512"]
+
+
+def cells(table):
+    return [dict(zip(table[0], row, strict=True)) for row in table[1:]]
+
+
+def test_the_csv_holds_the_result_s_figures(tmp_path):
+    run = fake_run(tmp_path / "r")
+    rows = cells(list(csv.reader(comparison([run]).csv().splitlines())))
+    assert [row["method"] for row in rows] == ["original", "Network Adjustment"]
+    for row, name in zip(rows, ("original", "searched"), strict=True):
+        result = run.result[name]
+        assert float(row["macs_m"]) * 1e6 == pytest.approx(result["macs"])
+        found = [float(row["top1"]), float(row["top1_half_width"])]
+        assert found == pytest.approx(result["top1"], rel=1e-5)
+    assert float(rows[1]["top1_difference"]) == pytest.approx(0.02)
+    assert rows[0]["top1_difference"] == ""
+
+
+@pytest.mark.parametrize(
+    ("network", "width", "data", "published"),
+    [
+        ("resnet18", 0.8, "folder:/data/ImageNet", 8),
+        ("resnet18", 0.8, "tfds:imagenet2012", 8),
+        ("resnet20_cifar", 1.0, "tfds:cifar100", 6),
+        ("resnet20_cifar", 1.0, "digits", 0),
+        ("resnet18", 1.0, "tfds:cifar100", 0),
+    ],
+)
+def test_published_rows_are_of_the_same_network_and_data(tmp_path, network, width, data, published):
+    table = comparison([fake_run(tmp_path / "r", network=network, width=width, data=data)])
+    rows = [row for row in table.rows if row.published]
+    assert len(rows) == published
+    assert all(row.network.startswith(network) for row in rows)
+    assert ("CVPR 2020" in table.markdown()) == (network == "resnet18" and published > 0)
+    for row in rows:
+        assert f"published [{'table4' if network == 'resnet18' else 'repository'}]" == row.source
+
+
+def test_published_figures_are_table_4_s():
+    rows = published_table("imagenet", "resnet18").markdown()
+    assert "| resnet18 | TAS |  | ✓ | 69.15 (-1.50) | 89.19 (-0.68) | 1,210 | — |" in rows
+    assert "| resnet18 | Network Adjustment |  |  | 71.22 (+0.91) | 90.07 (+0.62) |" in rows
+    assert len(published_table("cifar100").rows) == 18
+
+
+def test_an_unfinished_run_tells_what_it_has(tmp_path):
+    begun = fake_run(tmp_path / "a", rounds=1, trained=0)
+    assert begun.progress == "unfinished: 1 of 2 rounds"
+    row = comparison([begun]).rows[1]
+    assert row.top1 is None
+    assert row.macs_m * 1e6 == begun.rounds[-1]["next_macs"]
+    late = fake_run(tmp_path / "b", trained=4)
+    original, searched = comparison([late]).rows
+    assert original.top1.half_width > 0
+    assert (searched.top1.half_width, searched.source) == (
+        None,
+        "b, unfinished: 4 of 6 trainings, 1 seed",
+    )
+    assert comparison([fake_run(tmp_path / "c", rounds=0, trained=0)]).rows == ()
+
+
+def test_a_run_from_a_given_vector_is_not_called_original(tmp_path):
+    run = fake_run(tmp_path / "r", trained=0)
+    config = json.loads((run.path / "config.json").read_text())
+    config["config"]["channels"] = run.rounds[0]["channels"] = [9, 7] * 6
+    (run.path / "config.json").write_text(json.dumps(config))
+    (run.path / "rounds.jsonl").write_text("".join(json.dumps(r) + "\n" for r in run.rounds))
+    run = read_run(run.path)
+    assert run.original == list(run.network.channels) != run.start
+    assert comparison([run]).rows[0].macs_m is None
+    main([str(run.path)])
+
+
+def test_the_command_writes_tables_and_figures(tmp_path, capsys):
+    run = fake_run(tmp_path / "r")
+    main([str(run.path)])
+    output = capsys.readouterr()
+    assert output.err == ""
+    names = {path.name for path in (run.path / "report").iterdir()}
+    figures = ("accuracy", "network", "furs", "channels")
+    assert names == {"report.md", "table.csv"} | {
+        f"{figure}.{kind}" for figure in figures for kind in ("png", "svg")
+    }
+    page = (run.path / "report" / "report.md").read_text()
+    assert all(f"({figure}.png)" in page for figure in figures)
+    assert page.split("\n\n![")[0] in output.out
+
+
+def test_several_runs_of_one_name_keep_their_figures_apart(tmp_path):
+    paths = [str(fake_run(tmp_path / parent / "r", rounds=1).path) for parent in "ab"]
+    with pytest.raises(SystemExit, match="give --output=DIR"):
+        main(paths)
+    main([*paths, f"--output={tmp_path}/out"])
+    assert {"a_r_network.png", "b_r_network.svg"} <= {p.name for p in (tmp_path / "out").iterdir()}
+
+
+def test_what_cannot_be_drawn_is_said(tmp_path, capsys):
+    main([str(fake_run(tmp_path / "r", rounds=0, trained=0).path)])
+    errors = capsys.readouterr().err
+    assert errors.count("no round has ended yet") == 3
+    assert errors.count("no final training has ended yet") == 1
+
+
+def test_without_matplotlib_the_tables_are_written(tmp_path):
+    run = fake_run(tmp_path / "r")
+    code = (
+        "import sys; sys.modules['matplotlib'] = None\n"
+        "from furs_jax.report.__main__ import main; main(sys.argv[1:])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(run.path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert re.fullmatch(r"furs_jax: figures need matplotlib.*\[report\].*\n", result.stderr)
+    assert sorted(p.name for p in (run.path / "report").iterdir()) == ["report.md", "table.csv"]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: None, "is no folder"),
+        (lambda path: path.mkdir(), "holds no config.json"),
+        (lambda path: (fake_run(path).path / "result.json").write_text("{"), "damaged"),
+    ],
+)
+def test_a_folder_that_is_no_run_is_one_line(tmp_path, make, message):
+    make(tmp_path / "x")
+    with pytest.raises(SystemExit, match=rf"\Afurs_jax: .*{message}.*\Z"):
+        main([str(tmp_path / "x")])

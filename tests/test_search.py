@@ -14,9 +14,11 @@ import pytest
 from configs import digits
 from furs_jax.data import load_dataset
 from furs_jax.errors import BudgetError, ConfigError, DataError, DivergedError, WorkdirError
-from furs_jax.prepare import initial_network
+from furs_jax.prepare import initial_network, start_vector
 from furs_jax.reallocate import choose_sites
-from furs_jax.search import derived_seed, layers_in_round, search
+from furs_jax.rounds import layers_in_round, parent_and_scale
+from furs_jax.run import derived_seed
+from furs_jax.search import search
 
 # They share a run and what it compiled.
 pytestmark = pytest.mark.xdist_group("search")
@@ -30,6 +32,7 @@ OPTIONS = {
     "final.train.epochs": EPOCHS,
     "final.seeds": 2,
     "furs.draws": 2,
+    "furs.every_epochs": 3,
     "search.rounds": 2,
     "reallocate.num_layers": 2,
     "reallocate.step": 0.5,
@@ -91,6 +94,8 @@ def test_a_run_s_files_agree_with_each_other(finished):
     phases = ["round_00", "round_01"]
     phases += [f"final_{n}_{s}" for n in ("original", "searched") for s in (0, 1)]
     assert epochs == [(phase, epoch) for phase in phases for epoch in range(1, EPOCHS + 1)]
+    watched = [(r["phase"], r["epoch"]) for r in files["metrics.jsonl"] if "furs" in r]
+    assert watched == [(phase, epoch) for phase in phases[:2] for epoch in (3, 6)]
     for name in ("original", "searched"):
         scores = [seed["top1"] for seed in result[name]["seeds"]]
         assert result[name]["top1"][0] == pytest.approx(np.mean(scores))
@@ -233,3 +238,28 @@ def _until(process: subprocess.Popen, start: str) -> str:
         if line.startswith(start):
             break
     return "".join(lines)
+
+
+def test_patience_goes_back_to_the_best_network_with_half_the_step():
+    records = []
+    for index, loss in enumerate([0.5, 0.4, 0.45, 0.41, 0.42, 0.43, 0.3, 0.31]):
+        parent, scale = parent_and_scale(records, 2) if records else (None, 1.0)
+        records.append({"round": index, "search_loss": loss, "step_scale": scale})
+        if parent:
+            records[-1]["parent"] = parent["round"]
+    assert [r["parent"] for r in records[1:]] == [0, 1, 2, 1, 4, 1, 6]
+    assert [r["step_scale"] for r in records] == [1, 1, 1, 1, 0.5, 0.5, 0.25, 0.25]
+    assert parent_and_scale(records, 0) == (records[-1], 0.25)
+
+
+def test_a_start_vector_is_brought_to_the_budget():
+    config = small_config()
+    net, budget = initial_network(config, load_dataset("digits"))
+    assert start_vector(config, net, budget) == net.channels
+    config.channels = (2 * net.channels[0], *net.channels[1:])
+    start = start_vector(config, net, budget)
+    assert start[0] > net.channels[0]
+    assert 0 <= budget - net.macs(start) <= 0.02 * budget
+    config.channels = (4, 4)
+    with pytest.raises(ConfigError, match="must be 6 widths, one for each site"):
+        start_vector(config, net, budget)

@@ -69,7 +69,7 @@ def test_evaluation_counts_every_image_once_on_any_number_of_devices(tiny):
 def test_dropout_gates_have_mean_one_and_the_stated_variance(noise):
     rates = np.array([0.0, 0.1, 0.5], np.float32)
     keys = jax.random.split(jax.random.key(0), 4000)
-    sample = sample_noise(keys, (3, 4, 5), noise)
+    sample = sample_noise(keys, (3, 4, 5))
     gates = dropout_gates(sample, rates, (3, 4, 5), noise)
     assert [g.shape for g in gates] == [(4000, 1, 1, c) for c in (3, 4, 5)]
     np.testing.assert_array_equal(gates[0], np.ones((4000, 1, 1, 3)))

@@ -1,1 +1,44 @@
-"""What a run tells its user: tables and figures."""
+"""What a run tells its user: tables and figures.
+
+In Python, and inline in a notebook (the figures are matplotlib's):
+
+    from furs_jax import report
+    run = report.read_run("runs/digits")
+    report.comparison([run])            # Table 4's columns; shows as a table
+    report.draw_network(run.network, run.original, run.channels)
+    report.draw_furs(run), report.draw_channels(run), report.draw_accuracy([run])
+
+On the command line: python -m furs_jax.report RUN...
+"""
+
+import importlib
+from typing import Any
+
+from furs_jax.errors import MissingExtraError
+
+# name -> module. Imported when asked for: runs print tables without matplotlib.
+_EXPORTS = {
+    "comparison": "comparison",
+    "published_table": "comparison",
+    "read_run": "runs",
+    "Run": "runs",
+    "draw_network": "diagram",
+    "draw_accuracy": "figures",
+    "draw_channels": "figures",
+    "draw_furs": "figures",
+    "compare_furs": "figures",
+    "save": "style",
+}
+__all__ = sorted(_EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'furs_jax.report' has no attribute {name!r}")
+    try:
+        module = importlib.import_module(f"furs_jax.report.{_EXPORTS[name]}")
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != "matplotlib":
+            raise
+        raise MissingExtraError("figures", "matplotlib", "report") from error
+    return getattr(module, name)

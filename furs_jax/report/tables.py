@@ -87,6 +87,14 @@ def result_table(result: Record) -> str:
             + ("± is a 95 % confidence interval" if seeds > 1 else "one seed gives no interval")
             + f"; budget {result['budget']:,} MACs",
             *(
+                [
+                    f"search: trained {result['search_macs']:.3g} MACs, "
+                    f"{result['search_macs'] / result['final_macs']:.2f} times one final training"
+                ]
+                if "search_macs" in result
+                else []
+            ),
+            *(
                 f"{name:8}  channels {' '.join(map(str, result[name]['channels']))}"
                 for name in ("original", "searched")
             ),

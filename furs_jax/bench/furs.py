@@ -1,0 +1,272 @@
+"""The ways to measure FURs, on one trained network: time, memory, agreement with many draws."""
+
+import pathlib
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import stats
+
+from furs_jax.data import evaluation_batches
+from furs_jax.errors import ConfigError
+from furs_jax.fur_steps import draw_noise, make_dropout_step, make_fisher_step
+from furs_jax.furs import AUTO, FURs, drop_rates, estimate_furs
+from furs_jax.gates import dropout_gates
+from furs_jax.prepare import estimator_of, prepare, recipe_of
+from furs_jax.reallocate import choose_sites
+from furs_jax.report.tables import format_table
+from furs_jax.resources import marginal_macs
+from furs_jax.rounds import evenly_spread
+from furs_jax.step import Apply, data_parallel, make_eval_step, shard
+from furs_jax.train import Task, make_trainer, train
+from furs_jax.workdir import write_json
+
+REFERENCE_DRAWS = 50
+REPEATS = 3  # of every timing, and estimates of each kind to compare with the reference
+
+# way -> kind of estimate that it makes
+WAYS = {
+    "site by site": "independent draws",
+    "vmapped": "independent draws",
+    "fan-out": "independent draws",
+    "fan-out, reduced variance": "reduced variance",
+    "fisher": "fisher",
+    "fisher, sampled labels": "fisher, sampled labels",
+}
+KINDS = {
+    "independent draws": {"method": "dropout", "variance_reduction": False},
+    "reduced variance": {"method": "dropout", "variance_reduction": True},
+    "fisher": {"method": "fisher", "fisher_labels": "empirical"},
+    "fisher, sampled labels": {"method": "fisher", "fisher_labels": "sampled"},
+}
+
+
+class Timing(NamedTuple):
+    """Of one way to measure, over the same batches."""
+
+    seconds: float  # median of REPEATS
+    compile_seconds: float
+    temporary_mib: float  # memory of the program beside its arguments and results
+
+
+def bench(config: Any, workdir: str) -> None:
+    """Times every way to measure FURs and compares their estimates with many draws.
+
+    Prints a table, writes bench_furs_RATE.json and, where matplotlib is, a plot of dropout's FURs
+    against Fisher's. The network is trained by config.train, once for the folder.
+
+    Raises:
+      ConfigError: config.furs.draws is no number, or more than one pass makes.
+    """
+    once, passes = estimator_of(config.furs).passes
+    if config.furs.draws == AUTO or config.furs.method != "dropout" or passes > 1:
+        raise ConfigError("this benchmark compares all methods at a number of draws, at most 5")
+    task = prepare(config).task
+    folder = pathlib.Path(workdir).expanduser()
+    variables = trained(task, config, folder)
+    split = evenly_spread(task.dataset.search, config.furs.images)
+    batches = list(evaluation_batches(split, config.furs.batch_size))
+    timings = _timings(task, config, variables, batches)
+    reference, estimates = _estimates(task, config, variables, batches)
+    quality = {
+        kind: _quality(found, reference, config.reallocate.num_layers)
+        for kind, found in estimates.items()
+    }
+    print(_table(timings, quality))
+    print(
+        f"{task.net.name}, {len(task.net.channels)} sites, {once} draws, rate "
+        f"{config.furs.base_drop_rate}, {len(split.labels):,} images of {task.dataset.name}, "
+        f"{len(task.devices)} x {task.devices[0].device_kind}\n"
+        f"reference: {REFERENCE_DRAWS} other draws of reduced variance. rel. s.e.: median standard "
+        "error / reference; at equal time: in the time of the first way. Spearman, Kendall and "
+        f"groups (share of the {config.reallocate.num_layers} best and worst sites found): mean "
+        f"of {REPEATS} estimates"
+    )
+    name = f"bench_furs_{config.furs.base_drop_rate:g}"
+    record = {
+        "reference": _as_lists(reference),
+        "timings": {k: t._asdict() for k, t in timings.items()},
+        "quality": quality,
+        "estimates": {k: [_as_lists(furs) for furs in found] for k, found in estimates.items()},
+    }
+    write_json(folder / f"{name}.json", record)
+    _plot(folder / name, task, estimates["fisher"][0], reference)
+
+
+def _table(timings: dict[str, Timing], quality: dict[str, dict[str, float]]) -> str:
+    first = timings["site by site"].seconds
+    rows = []
+    for name, t in timings.items():
+        found = quality[WAYS[name]]
+        at_equal_time = found["relative_stderr"] * np.sqrt(t.seconds / first)
+        rows.append(
+            (
+                name,
+                f"{t.seconds:.2f}",
+                f"{t.seconds / first:.3f}",
+                f"{t.compile_seconds:.1f}",
+                f"{t.temporary_mib:.0f}",
+                f"{found['relative_stderr']:.3f}",
+                f"{at_equal_time:.3f}" if "fisher" not in name else "",
+                *(f"{found[k]:.3f}" for k in ("spearman", "kendall", "groups")),
+            )
+        )
+    header = ("way", "s", "ratio", "compile s", "MiB", "rel. s.e.", "at equal time")
+    return format_table((*header, "Spearman", "Kendall", "groups"), rows)
+
+
+def trained(task: Task, config: Any, folder: pathlib.Path) -> Any:
+    """The original network's variables, trained by config.train and kept in the folder."""
+    trainer = make_trainer(task, task.net.channels, recipe_of(config.train), task.dataset.train)
+    folder.mkdir(parents=True, exist_ok=True)
+    variables, record = train(trainer, config.seed, folder / "checkpoints" / "bench")
+    print(f"trained: loss {record['loss']:.4f}, accuracy {100 * record['accuracy']:.2f}%")
+    return jax.tree.map(np.asarray, variables)
+
+
+def _timings(task: Task, config: Any, variables: Any, batches: list) -> dict[str, Timing]:
+    options, channels = config.furs, task.net.channels
+    module = task.net.module(channels, dtype=task.dtype)
+    rates = drop_rates(channels, marginal_macs(task.net.macs, channels), options.base_drop_rate)
+    rates, key = jnp.asarray(rates, jnp.float32), jax.random.key(config.seed)
+
+    def apply(variables, images, gates):
+        return module.apply(variables, task.preprocess(images), gates)
+
+    def dropout(fan_out: bool, reduced: bool) -> Callable:
+        return make_dropout_step(apply, channels, options.draws, options.noise, fan_out, reduced)
+
+    whole = [(variables, rates, key)]
+    programs = {
+        "site by site": (
+            _pass_step(apply, channels, options.noise),
+            list(_passes(variables, rates, key, options.draws)),
+        ),
+        "vmapped": (dropout(False, False), whole),
+        "fan-out": (dropout(True, False), whole),
+        "fan-out, reduced variance": (dropout(True, True), whole),
+        "fisher": (make_fisher_step(apply, channels, "empirical"), whole),
+        "fisher, sampled labels": (make_fisher_step(apply, channels, "sampled"), whole),
+    }
+    batches = [shard(batch, len(task.devices)) for batch in batches]
+    compiled = {
+        name: _compile(data_parallel(step, task.devices), inputs[0], batches[0])
+        for name, (step, inputs) in programs.items()
+    }
+    seconds = {name: [] for name in programs}
+    for _ in range(REPEATS):  # in turn, so that a slow spell of the machine meets all
+        for name, (_, inputs) in programs.items():
+            seconds[name].append(_seconds(compiled[name][0], inputs, batches))
+    return {name: Timing(float(np.median(seconds[name])), *compiled[name][1:]) for name in programs}
+
+
+def _compile(step: Callable, inputs: tuple, batch: dict) -> tuple[Callable, float, float]:
+    start = time.perf_counter()
+    compiled = step.lower(inputs, batch).compile()
+    seconds = time.perf_counter() - start
+    jax.block_until_ready(compiled(inputs, batch))
+    return compiled, seconds, compiled.memory_analysis().temp_size_in_bytes / 2**20
+
+
+def _seconds(compiled: Callable, inputs: list[tuple], batches: list[dict]) -> float:
+    start = time.perf_counter()
+    for batch in batches:
+        for arguments in inputs:
+            # One at a time: CPU devices can block each other where many programs are queued.
+            jax.block_until_ready(compiled(arguments, batch))
+    return time.perf_counter() - start
+
+
+def _pass_step(apply: Apply, channels: tuple[int, ...], noise: str) -> Callable:
+    """One pass with one site dropped by one draw, as the paper's code has it."""
+
+    def pass_step(replicated, batch):
+        variables, rates, key, draw = replicated
+        sample = draw_noise(key, batch["index"], draw, channels)
+        gates = dropout_gates(sample, rates, channels, noise)
+        evaluate = make_eval_step(lambda variables, images, _: apply(variables, images, gates))
+        return evaluate(variables, batch)
+
+    return pass_step
+
+
+def _passes(variables: Any, rates: jax.Array, key: jax.Array, draws: int) -> Iterable[tuple]:
+    """Inputs of all passes: undropped, then each site and draw."""
+    yield variables, jnp.zeros_like(rates), key, jnp.int32(0)
+    for row in np.diag(np.asarray(rates)):
+        for draw in range(draws):
+            yield variables, jnp.asarray(row), key, jnp.int32(draw)
+
+
+def _estimates(
+    task: Task, config: Any, variables: Any, batches: list
+) -> tuple[FURs, dict[str, list[FURs]]]:
+    """The reference, and REPEATS estimates of each kind."""
+
+    def estimate(seed: int, **options: Any) -> FURs:
+        return estimate_furs(
+            task.net,
+            task.net.channels,
+            variables,
+            batches,
+            seed=seed,
+            preprocess=task.preprocess,
+            dtype=task.dtype,
+            devices=task.devices,
+            **{**estimator_of(config.furs)._asdict(), "metric": "loss", **options},
+        )
+
+    reference = estimate(config.seed + 1000, draws=REFERENCE_DRAWS, variance_reduction=True)
+    return reference, {
+        kind: [
+            estimate(config.seed + repeat, **options)
+            # Nothing is drawn for this one.
+            for repeat in range(1 if kind == "fisher" else REPEATS)
+        ]
+        for kind, options in KINDS.items()
+    }
+
+
+def _quality(found: list[FURs], reference: FURs, layers: int) -> dict[str, float]:
+    """How well estimates rank the sites as the reference does."""
+    measures = [
+        {
+            "relative_stderr": np.median(estimate.furs_stderr / np.abs(reference.furs)),
+            "spearman": stats.spearmanr(estimate.furs, reference.furs).statistic,
+            "kendall": stats.kendalltau(estimate.furs, reference.furs).statistic,
+            "groups": _overlap(estimate.furs, reference.furs, layers),
+        }
+        for estimate in found
+    ]
+    return {key: float(np.mean([m[key] for m in measures])) for key in measures[0]}
+
+
+def _overlap(furs: np.ndarray, reference: np.ndarray, layers: int) -> float:
+    """Share of the sites chosen by the reference that the estimate chooses alike."""
+    pairs = zip(choose_sites(furs, layers), choose_sites(reference, layers), strict=True)
+    return float(np.mean([len(set(a) & set(b)) / max(len(b), 1) for a, b in pairs]))
+
+
+def _as_lists(furs: FURs) -> dict[str, Any]:
+    return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in furs._asdict().items()}
+
+
+def _plot(path: pathlib.Path, task: Task, fisher: FURs, reference: FURs) -> None:
+    try:
+        from furs_jax.report import figures
+    except ImportError as error:
+        print(f"no plot: {error}")
+        return
+    figures.compare_furs(
+        path,
+        reference.furs,
+        reference.furs_stderr,
+        fisher.furs,
+        fisher.furs_stderr,
+        task.net.site_names,
+        f"FUR by dropout, {REFERENCE_DRAWS} draws (loss per MAC)",
+        "FUR by Fisher (loss per MAC)",
+    )

@@ -1,0 +1,127 @@
+"""The command line: python -m furs_jax.report RUN... [--output=DIR].
+
+Writes, for one run into RUN/report, for several into DIR: report.md and table.csv with Table 4's
+columns, and as PNG and SVG the network before and after, FURs and channels of every round, and
+accuracy against MACs. An unfinished run gives what it has.
+"""
+
+import argparse
+import importlib
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import NoReturn
+
+from furs_jax.errors import FursError, MissingExtraError
+from furs_jax.report.comparison import Table, comparison
+from furs_jax.report.runs import Run, read_run
+
+
+def write_report(runs: Sequence[Run], output: pathlib.Path, each: bool = True) -> list[str]:
+    """Writes tables, then figures, and a page with both.
+
+    Args:
+      runs: at least one.
+      output: the folder to write to.
+      each: draw each run's network, FURs and channels too, beside the accuracy of all.
+
+    Returns:
+      A line for each figure that can't be drawn yet, or of this network.
+
+    Raises:
+      MissingExtraError: no matplotlib; the tables are written.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    table = comparison(runs)
+    (output / "table.csv").write_text(table.csv())
+    _write_page(output, runs, table, [])
+    draw = importlib.import_module("furs_jax.report")
+    save = draw.save  # raises where there is no matplotlib
+    written, missing = [], []
+    for name, figure in _figures(runs, draw, each):
+        try:
+            save(figure(), output / name)
+            written.append(name)
+        except (FursError, ImportError) as error:
+            missing.append(f"{name} is not drawn: {error}")
+    _write_page(output, runs, table, written)
+    return missing
+
+
+def _figures(runs: Sequence[Run], draw, each: bool) -> Iterator[tuple[str, Callable]]:
+    """The figures' file names and functions."""
+    yield "accuracy", lambda: draw.draw_accuracy(runs)
+    for run, name in zip(runs, _unique_names(runs), strict=True) if each else ():
+        prefix = f"{name}_" if len(runs) > 1 else ""
+        yield f"{prefix}network", lambda run=run: _network_figure(run, draw)
+        yield f"{prefix}furs", lambda run=run: draw.draw_furs(run)
+        yield f"{prefix}channels", lambda run=run: draw.draw_channels(run)
+
+
+def _network_figure(run: Run, draw):
+    net, entries = run.network, run.networks()
+    # Counted for the run's own images and classes, which the run's files know.
+    macs = " → ".join(f"{e['macs'] / 1e6:.4g}" for e in entries.values() if e["macs"])
+    done = f" ({run.progress})" if run.progress else ""
+    title = f"{run.title} on {run.data}{done}: {macs} M multiply-accumulates"
+    known = [entry["params"] for entry in entries.values()]
+    if None not in known:
+        title += ", " + " → ".join(f"{params / 1e6:.3g}" for params in known) + " M parameters"
+    return draw.draw_network(net, run.original, run.channels, title)
+
+
+def _unique_names(runs: Sequence[Run]) -> list[str]:
+    """The folders' names, with as many parents as tell all apart."""
+    for depth in range(1, max(len(run.path.parts) for run in runs)):
+        names = ["_".join(run.path.parts[-depth:]) for run in runs]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def _write_page(
+    output: pathlib.Path, runs: Sequence[Run], table: Table, figures: Sequence[str]
+) -> None:
+    titles = list(dict.fromkeys(f"{run.title} on {run.data}" for run in runs))
+    title = ", ".join(titles[:3]) + (f" and {len(titles) - 3} more" if len(titles) > 3 else "")
+    images = [f"![{name}]({name}.png)" for name in figures]
+    text = "\n\n".join([f"# {title}", table.markdown().rstrip(), *images]) + "\n"
+    (output / "report.md").write_text(text)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:  # one line, as everywhere
+        sys.exit(f"furs_jax: {message}; --help tells more")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = _Parser("python -m furs_jax.report", description=__doc__.partition("\n\n")[2])
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's --workdir")
+    parser.add_argument("--output", metavar="DIR", help="the folder to write to")
+    options = parser.parse_args(arguments)
+    # Only MACs and names are computed: don't take an accelerator from a run.
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    try:
+        paths = dict.fromkeys(pathlib.Path(p).expanduser().resolve() for p in options.runs)
+        runs = [read_run(path) for path in paths]
+        if len(runs) > 1 and not options.output:
+            parser.error("give --output=DIR for the report of several runs")
+        output = pathlib.Path(options.output).expanduser() if options.output else None
+        output = output or runs[0].path / "report"
+        try:
+            missing = write_report(runs, output)
+        finally:
+            if (output / "table.csv").exists():
+                print((output / "report.md").read_text().partition("\n![")[0].rstrip())
+    except MissingExtraError as error:
+        sys.exit(f"furs_jax: {error}. The tables are written to {output}")
+    except (FursError, OSError) as error:
+        sys.exit(f"furs_jax: {error}")
+    for line in missing:
+        print(f"furs_jax: note: {line}", file=sys.stderr)
+    print(f"\n{output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,297 @@
+"""Figures of runs: FURs, channels over rounds, accuracy against MACs, two estimates of FURs."""
+
+import itertools
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
+
+from furs_jax.errors import ConfigError
+from furs_jax.report.comparison import METHODS, ORIGINAL, Row, comparison
+from furs_jax.report.labels import place_labels
+from furs_jax.report.runs import Run
+from furs_jax.report.style import (
+    INK,
+    NARROWER,
+    NEUTRAL,
+    PAPER_WIDTH,
+    SERIES,
+    WIDER,
+    new_figure,
+    save,
+    short_names,
+    style,
+)
+
+_SITE = "site (stage.block.layer)"
+_PER_MMAC = 1e6
+_CHOICES = ("highest: widened", "lowest: narrowed", "unchanged")
+_FEW_SITES = 36  # up to here each has room for a name
+
+
+def draw_furs(run: Run) -> Figure:
+    """Every site's FUR in every round, with standard errors; the chosen sites are marked.
+
+    Raises:
+      ConfigError: no round has ended.
+    """
+    rounds, names = _rounds(run), short_names(run.site_names())
+    per_row = 1 if len(names) > _FEW_SITES else 2 if len(names) > 13 else 5
+    per_row = min(per_row, len(rounds))
+    lines = -(-len(rounds) // per_row)
+    with style():
+        figure = new_figure(0.85 + (1.15 if per_row < 5 else 1.5) * lines)
+        axes = figure.subplots(lines, per_row, squeeze=False, sharex=True, sharey=True)
+        for ax, record in itertools.zip_longest(axes.flat, rounds):
+            if record is None:
+                ax.axis("off")
+            else:
+                _draw_round(ax, record)
+        # The lowest panel of each column has the names, also where the last line is not full.
+        for column in range(per_row):
+            last = [ax for ax in axes[:, column] if ax.axison][-1]
+            _name_sites(last, names)
+            last.tick_params(labelbottom=True)
+        metric = run.config.get("furs", {}).get("metric", "loss")
+        figure.supylabel(f"FUR ({metric} per MMAC)", fontsize=7.5)
+        figure.supxlabel(f"{_SITE}; bars are standard errors", fontsize=7.5)
+        found = {
+            text: handle
+            for ax in axes.flat
+            for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)
+        }
+        handles = {text: found[text] for text in _CHOICES if text in found}
+        figure.legend(handles.values(), handles, loc="outside upper center", ncols=3)
+    return figure
+
+
+def _draw_round(ax: Axes, record: dict) -> None:
+    furs = _PER_MMAC * np.asarray(record["furs"])
+    errors = record.get("furs_stderr")
+    errors = np.zeros_like(furs) if errors is None else _PER_MMAC * np.asarray(errors)
+    rest = set(range(len(furs))) - set(record["increased"]) - set(record["decreased"])
+    for sites, colour, marker, label in (
+        (sorted(rest), NEUTRAL, "o", _CHOICES[2]),
+        (record["increased"], WIDER, "^", _CHOICES[0]),
+        (record["decreased"], NARROWER, "v", _CHOICES[1]),
+    ):
+        if sites:
+            bars = {"fmt": marker, "color": colour, "ms": 3, "elinewidth": 0.8, "capsize": 1.5}
+            ax.errorbar(sites, furs[sites], errors[sites], label=label, **bars)
+    ax.axhline(0, color=INK, linewidth=0.4, zorder=0)
+    ax.set_title(f"round {record['round'] + 1}", loc="left", pad=2)
+    ax.set_xlim(-0.7, len(furs) - 0.3)
+
+
+def _name_sites(ax: Axes, names: Sequence[str]) -> None:
+    every = -(-len(names) // _FEW_SITES)
+    ticks = range(0, len(names), every)
+    ax.set_xticks(ticks, [names[i] for i in ticks], rotation=90, fontsize=6)
+
+
+def draw_channels(run: Run) -> Figure:
+    """Every site's channels after every round; colours show the change from the original.
+
+    Raises:
+      ConfigError: no round has ended.
+    """
+    rounds, names = _rounds(run), short_names(run.site_names())
+    vectors = np.array([rounds[0]["channels"], *(r["next_channels"] for r in rounds)]).T
+    change = np.log2(vectors / vectors[:, :1])
+    limit = max(float(np.abs(change).max()), 0.75)  # small changes stay pale
+    few = len(names) <= 60
+    with style():
+        height = 0.155 * len(names) if few else 0.075 * len(names)
+        figure = new_figure(0.9 + height, min(7.1, 1.6 + 0.42 * vectors.shape[1]))
+        ax = figure.subplots()
+        norm = TwoSlopeNorm(0, -limit, limit)
+        image = ax.imshow(change, cmap="RdBu_r", norm=norm, aspect="auto")
+        if few:
+            for (site, place), width in np.ndenumerate(vectors):
+                dark = abs(change[site, place]) > 0.65 * limit
+                colour = "white" if dark else INK
+                ax.text(place, site, width, ha="center", va="center", fontsize=6, color=colour)
+        every = 1 if few else 2
+        ax.set_yticks(range(0, len(names), every), names[::every], fontsize=6 if few else 5)
+        last = vectors.shape[1] - 1
+        ax.set_xticks(range(last + 1), ["start", *map(str, range(1, last + 1))])
+        ax.set(xlabel="after round", ylabel=_SITE)
+        ax.tick_params(length=0)
+        ax.spines[:].set_visible(False)
+        bar = figure.colorbar(image, ax=ax, aspect=40, pad=0.02)
+        ticks = [t for t in (-4, -3, -2, -1, -0.5, 0, 0.5, 1, 2, 3, 4) if abs(t) <= limit]
+        bar.set_ticks(ticks, labels=[f"{2**t:.2g}x" for t in ticks])
+        bar.set_label("channels, of the original's")
+        bar.outline.set_visible(False)
+    return figure
+
+
+def draw_accuracy(runs: Sequence[Run], published: bool = True) -> Figure:
+    """Top-1 on the test split against MACs: original and searched network of every run.
+
+    Each data set has a panel, with published figures of the same networks where there are any.
+
+    Raises:
+      ConfigError: no run has a final accuracy yet.
+    """
+    table = comparison(runs, published)
+    known = [row for row in table.rows if row.top1 is not None and row.macs_m]
+    ours = [row for row in known if not row.published]
+    if not ours:
+        raise ConfigError("no final training has ended yet")
+    panels = list(dict.fromkeys(row.data for row in ours))
+    families = list(dict.fromkeys(_family(row) for row in ours))
+    colours = dict(zip(families, itertools.cycle(SERIES), strict=False))
+    with style():
+        columns = min(3, len(panels))
+        lines = -(-len(panels) // columns)
+        figure = new_figure(0.7 + 2.2 * lines, 4.2 if columns == 1 else PAPER_WIDTH)
+        axes = figure.subplots(lines, columns, squeeze=False).ravel()
+        for ax in axes[len(panels) :]:
+            ax.axis("off")
+        labels = []
+        for ax, data in zip(axes, panels, strict=False):
+            labels.append(_draw_panel(ax, [row for row in known if row.data == data], colours))
+            ax.set_title(data, loc="left")
+        axes[(lines - 1) // 2 * columns].set_ylabel("top-1 (%), ± 95 % interval")
+        _accuracy_legend(figure, axes, colours)
+        for ax, texts in zip(axes, labels, strict=False):
+            place_labels(ax, *texts)
+    return figure
+
+
+def _family(row: Row) -> str:
+    """The network without its width: what a line of several budgets has in common."""
+    return row.network.partition(" ")[0]
+
+
+def _draw_panel(ax: Axes, rows: Sequence[Row], colours: dict[str, str]) -> tuple[list, list]:
+    """Draws one data set; returns the labels and lines for `place_labels`."""
+    labels, whiskers = [], []
+    for (published, family, method), group in _grouped(rows):
+        points = sorted(group, key=lambda row: row.macs_m)
+        x = [row.macs_m for row in points]
+        y = [100 * row.top1.mean for row in points]
+        errors = [100 * (row.top1.half_width or 0) for row in points]
+        look = _look(ax, published, method, colours[family])
+        ax.errorbar(x, y, errors, ms=4, elinewidth=0.8, capsize=2, **look)
+        # What is drawn aside is not taken into the limits by itself.
+        ends = [((a, b - e), (a, b + e)) for a, b, e in zip(x, y, errors, strict=True)]
+        ax.update_datalim(np.reshape(ends, (-1, 2)))
+        whiskers += ends
+        ax.autoscale_view()
+        for row, a, b in zip(points, x, y, strict=True):
+            labels.append((a, b, _label(row, published)))
+    low, high = min(row.macs_m for row in rows), max(row.macs_m for row in rows)
+    if high > 4 * low:
+        ax.set_xscale("log")
+        ax.xaxis.set_major_formatter("{x:g}")
+    elif high < 1.02 * low:  # one budget: not a thousandth of it over the whole width
+        ax.set_xlim(0.97 * low, 1.03 * high)
+    ax.margins(x=0.12, y=0.12)
+    ax.set_xlabel("million MACs of one image")
+    ax.grid(axis="y", linewidth=0.3, color="#CCCCCC")
+    return [label for label in labels if label[2]], whiskers
+
+
+def _look(ax: Axes, published: bool, method: str, colour: str) -> dict:
+    """Marker, line and legend of one method; original and searched stand beside each other."""
+    original, ours = method == ORIGINAL, method in METHODS.values()
+    look = {"mfc": "white" if original else None, "linestyle": "none"}
+    if published:
+        what = method if original or ours else "other methods"
+        look |= {"color": INK if original or ours else NEUTRAL, "label": f"published, {what}"}
+        return {**look, "marker": "D" if original or ours else "X"}
+    aside = ScaledTranslation((-2.5 if original else 2.5) / 72, 0, ax.figure.dpi_scale_trans)
+    look |= {"color": colour, "label": method, "transform": ax.transData + aside}
+    look["linestyle"] = "--" if original else "-"
+    return {**look, "marker": "o" if original else "s"}
+
+
+def _label(row: Row, published: bool) -> str:
+    """What the legend doesn't say: a published method's name, the width of ours."""
+    if row.method == ORIGINAL:
+        return ""
+    trained = [name for name, used in (("FT", row.ft), ("KD", row.kd)) if used]
+    searched = row.method in METHODS.values()
+    told = row.network.partition(" ")[2] if searched and not published else ""
+    return ", ".join(filter(None, [told if searched else row.method, *trained]))
+
+
+def _grouped(rows: Sequence[Row]) -> list[tuple[tuple[bool, str, str], list[Row]]]:
+    groups: dict[tuple[bool, str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.published, _family(row), row.method), []).append(row)
+    return list(groups.items())
+
+
+def _accuracy_legend(figure: Figure, axes: Sequence[Axes], colours: dict[str, str]) -> None:
+    handles = {}
+    for ax in axes:
+        for handle, text in zip(*ax.get_legend_handles_labels(), strict=True):
+            if not text.startswith("published"):
+                colour = handle.lines[0].get_color()
+                family = next(name for name, value in colours.items() if value == colour)
+                text = f"{family}, {text}"
+            handles[text] = handle
+    ordered = sorted(handles, key=lambda text: text.startswith("published"))
+    figure.legend(
+        [handles[text] for text in ordered],
+        ordered,
+        loc="outside lower center",
+        ncols=2 if len(handles) > 1 else 1,
+    )
+
+
+def compare_furs(
+    path: str | os.PathLike,
+    x: Sequence[float],
+    x_stderr: Sequence[float] | None,
+    y: Sequence[float],
+    y_stderr: Sequence[float] | None,
+    names: Sequence[str],
+    x_label: str,
+    y_label: str,
+) -> list[pathlib.Path]:
+    """Draws one estimate of the FURs against another, one point per site, and writes it.
+
+    Args:
+      path: of the files, as for `save`.
+      x, y: FURs, one per site.
+      x_stderr, y_stderr: their standard errors, or None.
+      names: of the sites.
+      x_label, y_label: what the two estimates are.
+
+    Returns:
+      The files' paths.
+    """
+    x, y = np.asarray(x), np.asarray(y)
+    errors = [np.zeros_like(x) if e is None else np.asarray(e) for e in (x_stderr, y_stderr)]
+    with style():
+        figure = new_figure(3.6, 3.9)
+        ax = figure.subplots()
+        bars = {"fmt": "o", "color": NARROWER, "ecolor": NEUTRAL, "ms": 3.2, "elinewidth": 0.7}
+        ax.errorbar(x, y, errors[1], errors[0], capsize=1.5, **bars)
+        low, high = (f(np.concatenate((x, y))) for f in (np.min, np.max))
+        ax.axline((low, low), (high, high), color=INK, linewidth=0.5, linestyle=":", zorder=0)
+        ax.set(xlabel=x_label, ylabel=y_label)
+        ax.ticklabel_format(scilimits=(-2, 3))
+        ax.margins(0.08)
+        whiskers = [
+            ((a - dx, b - dy), (a + dx, b + dy))
+            for a, b, u, v in zip(x, y, *errors, strict=True)
+            for dx, dy in ((u, 0), (0, v))
+        ]
+        place_labels(ax, list(zip(x, y, short_names(names), strict=True)), whiskers)
+    return save(figure, path)
+
+
+def _rounds(run: Run) -> list[dict]:
+    if not run.rounds:
+        raise ConfigError("no round has ended yet")
+    return run.rounds

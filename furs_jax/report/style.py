@@ -1,0 +1,74 @@
+"""How every figure looks, and how it is written: matplotlib without pyplot or global state."""
+
+import os
+import pathlib
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import matplotlib
+from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, told apart with every common form of colour blindness and in grey.
+WIDER, NARROWER, NEUTRAL = "#D55E00", "#0072B2", "#8C8C8C"
+SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+INK = "#222222"
+MINUS = "\N{MINUS SIGN}"
+PAPER_WIDTH = 7.1  # inches: the text of a two-column page
+
+_STYLE = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same on every machine
+    "font.size": 7.5,
+    "axes.titlesize": 7.5,
+    "axes.labelsize": 7.5,
+    "axes.linewidth": 0.6,
+    "axes.edgecolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "lines.linewidth": 1.0,
+    "hatch.linewidth": 0.7,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "svg.hashsalt": "furs_jax",  # the same figure, the same file
+    "svg.fonttype": "none",  # text stays text
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draws in this style; the user's own settings stay as they are."""
+    with matplotlib.rc_context(_STYLE):
+        yield
+
+
+def new_figure(height: float, width: float = PAPER_WIDTH) -> Figure:
+    """An empty figure of so many inches; show it in a notebook or `save` it."""
+    return Figure(figsize=(width, height), layout="constrained", dpi=120)
+
+
+def save(figure: Figure, path: str | os.PathLike) -> list[pathlib.Path]:
+    """Writes PATH.png (200 dpi) and PATH.svg; a suffix .png or .svg of `path` is dropped."""
+    path = pathlib.Path(path)
+    stem = path.with_suffix("") if path.suffix in (".png", ".svg") else path
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    png, svg = (stem.with_name(f"{stem.name}{suffix}") for suffix in (".png", ".svg"))
+    with style():
+        figure.savefig(png, dpi=200)
+        figure.savefig(svg, metadata={"Date": None})
+    return [png, svg]
+
+
+def short_name(name: str) -> str:
+    """ "stage2_block1_conv2" as "2.1.2", "stage2_block1_expand" as "2.1.expand"."""
+    return re.sub(r"(stage|block|layer|conv)_?(?=\d)", "", name).replace("_", ".")
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    return [short_name(name) for name in names]

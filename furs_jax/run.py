@@ -1,0 +1,70 @@
+"""One run: its parts, and a training of it, journalled and resumable."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import ml_collections
+import numpy as np
+
+from furs_jax.errors import DivergedError
+from furs_jax.report.console import Console
+from furs_jax.runtime import CompileClock
+from furs_jax.train import Task, Trainer, train
+from furs_jax.workdir import Workdir
+
+Record = dict[str, Any]
+
+
+class Run(NamedTuple):
+    """A checked search, ready to compute."""
+
+    config: ml_collections.ConfigDict
+    task: Task
+    budget: int  # MACs
+    start: tuple[int, ...]  # the first round's vector
+    workdir: Workdir
+    console: Console
+    clock: CompileClock
+
+
+def train_phase(
+    run: Run,
+    trainer: Trainer,
+    phase: str,
+    title: str,
+    seed: tuple[int, int],
+    monitor: Callable[[int, Any], Record] = lambda epoch, variables: {},
+) -> tuple[Any, Record]:
+    """One training of the run, journalled under `phase` and resumed where it stopped."""
+    journal, first = run.workdir.metrics, True
+
+    def on_epoch(record: Record) -> None:
+        nonlocal first
+        if first:  # drop what an interrupted process wrote beyond its last checkpoint
+            journal.keep(lambda r: r["phase"] != phase or r["epoch"] < record["epoch"])
+            first = False
+        journal.append({"phase": phase, **record})
+
+    folder = run.workdir.checkpoints / phase
+    try:
+        with run.console.progress(title, trainer) as on_step:
+            return train(
+                trainer,
+                derived_seed(run.config.seed, *seed),
+                folder,
+                run.config.checkpoint_seconds,
+                on_epoch,
+                on_step,
+                monitor,
+            )
+    except DivergedError as error:
+        raise DivergedError(
+            f"{title}: {error}. Checkpoints up to the last good one are kept in {folder}"
+        ) from error
+
+
+def derived_seed(seed: int, purpose: int, index: int) -> int:
+    """An independent seed for one use: purpose 1 rounds, 2 FURs, 3 final
+    trainings, 4 the random control."""
+    state = np.random.SeedSequence((seed, purpose, index)).generate_state(1)
+    return int(state[0] >> 1)  # non-negative as int32

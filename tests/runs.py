@@ -1,0 +1,96 @@
+"""Folders of runs that never ran, for the tests of what reads them."""
+
+import json
+import pathlib
+
+import numpy as np
+
+from configs import digits
+from furs_jax.networks import get_network
+from furs_jax.report.runs import Run, read_run
+from furs_jax.report.statistics import difference_interval, mean_interval
+
+# XLA_FLAGS for runs of other processes that compile longer than they compute.
+FAST_COMPILATION = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
+# Of the paper's repository: ResNet-18 0.8x on ImageNet.
+RELEASED = [26, 53, 16, 62, 103, 96, 84, 89, 366, 162, 184, 174, 673, 283, 637, 833]
+
+
+def fake_run(
+    path: pathlib.Path,
+    network: str = "resnet14_cifar",
+    width: float = 0.5,
+    data: str = "digits",
+    rounds: int = 2,
+    top1: tuple[float, float] = (0.9, 0.92),
+    trained: int | None = None,
+) -> Run:
+    """Writes a run's files and reads them.
+
+    Args:
+      path: the new folder.
+      network, width, data: of the config.
+      rounds: number of rounds that have ended.
+      top1: mean accuracies of original and searched.
+      trained: final trainings that have ended; None: all, and the run is finished.
+    """
+    rng = np.random.default_rng(0)
+    config = digits.get_config()
+    config.network, config.width_multiplier, config.data.name = network, width, data
+    config.search.rounds, config.final.seeds = max(rounds, 2), 3
+    net = get_network(network, width)
+    path.mkdir(parents=True)
+    content = {"config": json.loads(config.to_json_best_effort()), "versions": {}, "devices": []}
+    (path / "config.json").write_text(json.dumps(content))
+    channels, records = list(net.channels), []
+    for index in range(rounds):
+        furs = rng.normal(3e-7, 1e-7, len(channels))
+        order = np.argsort(furs).tolist()
+        following = [max(4, int(c * rng.uniform(0.8, 1.25))) for c in channels]
+        records.append(
+            {
+                "round": index,
+                "channels": channels,
+                "macs": net.macs(channels),
+                "params": net.params(channels),
+                "furs": furs.tolist(),
+                "furs_stderr": (0.1 * furs).tolist(),
+                "increased": order[-2:],
+                "decreased": order[:2],
+                "next_channels": following,
+                "next_macs": net.macs(following),
+            }
+        )
+        channels = following
+    _write_lines(path / "rounds.jsonl", records)
+    finals = [
+        {"network": name, "seed": seed, "top1": mean + 0.01 * (seed - 1), "top5": 0.99, "loss": 0.3}
+        for name, mean in zip(("original", "searched"), top1, strict=True)
+        for seed in range(3)
+    ]
+    _write_lines(path / "finals.jsonl", finals[:trained])
+    if trained is None:
+        result = _result(net, {"original": list(net.channels), "searched": channels}, finals)
+        (path / "result.json").write_text(json.dumps(result))
+    return read_run(path)
+
+
+def _result(net, vectors: dict[str, list[int]], finals: list[dict]) -> dict:
+    result = {"budget": net.macs(net.channels), "method": "network_adjustment"}
+    for name, channels in vectors.items():
+        seeds = [record for record in finals if record["network"] == name]
+        sizes = {"macs": net.macs(channels), "params": net.params(channels)}
+        scores = {key: mean_interval([s[key] for s in seeds]) for key in ("top1", "top5")}
+        result[name] = {"channels": channels, **sizes, "seeds": seeds, **scores}
+    result["difference"] = {
+        key: difference_interval(
+            *([s[key] for s in finals if s["network"] == name] for name in ("searched", "original"))
+        )
+        for key in ("top1", "top5")
+    }
+    return result
+
+
+def _write_lines(path: pathlib.Path, records: list[dict]) -> None:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))

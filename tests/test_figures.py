@@ -1,0 +1,150 @@
+"""Figures: what they show, and that it can be read."""
+
+import itertools
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+from matplotlib.text import Text
+
+from furs_jax.networks import NETWORKS, get_network
+from furs_jax.report import compare_furs, draw_accuracy, draw_channels, draw_furs, draw_network
+from furs_jax.report.diagram import network_columns, network_shortcuts
+from furs_jax.report.figures import place_labels
+from furs_jax.report.style import NARROWER, NEUTRAL, WIDER, new_figure, short_name
+from tests.runs import RELEASED, fake_run
+
+
+def overlaps(figure, texts=None) -> list[tuple[str, str]]:
+    """Pairs of texts that cover each other, and texts that leave the figure."""
+    figure.draw_without_rendering()
+    texts = [t for t in texts or figure.findobj(Text) if t.get_text().strip() and t.get_visible()]
+    # Of the text alone: an annotation's own extent has its arrow in it.
+    boxes = {t: Text.get_window_extent(t) for t in texts}
+    found = [
+        (a.get_text(), b.get_text())
+        for a, b in itertools.combinations(texts, 2)
+        if boxes[a].padded(-1).overlaps(boxes[b].padded(-1))
+    ]
+    page = figure.bbox.padded(1)
+    outside = [t for t in texts if not np.all(page.contains(*p) for p in boxes[t].corners())]
+    return found + [(t.get_text(), "the margin") for t in outside]
+
+
+def test_figure_4_of_the_released_vector():
+    net = get_network("resnet18", 0.8)
+    columns = network_columns(net, net.channels, RELEASED)
+    assert [c.after for c in columns] == [51, *RELEASED]
+    colours = [c.colour for c in columns[1:]]
+    wider = np.greater(RELEASED, net.channels)
+    assert colours == [WIDER if is_wider else NARROWER for is_wider in wider]
+    assert [c.layer.name for c in columns if c.strided] == [
+        f"stage{stage}_block1_conv1" for stage in (2, 3, 4)
+    ]
+    figure = draw_network(net, net.channels, RELEASED)
+    texts = [t.get_text() for t in figure.axes[0].texts]
+    for width in (51, *net.channels, *RELEASED):
+        texts.remove(str(width))
+    assert overlaps(figure) == []
+
+
+def test_unchanged_sites_are_neither_red_nor_blue():
+    net = get_network("resnet8_cifar")
+    columns = network_columns(net, net.channels, net.channels)
+    assert {c.colour for c in columns[1:]} == {NEUTRAL}
+    assert columns[0].colour != NEUTRAL  # the stem isn't searched
+
+
+@pytest.mark.parametrize(
+    ("name", "shortcuts", "projections", "concatenates"),
+    [
+        ("resnet18", 8, 3, False),
+        ("resnet20_cifar", 9, 0, False),
+        ("plain20_cifar", 0, 0, False),
+        ("densenet40_cifar", 0, 0, True),
+        ("pyramidnet20_cifar", 9, 0, False),
+        ("mnasnet_a1", 9, 0, False),
+    ],
+)
+@pytest.mark.parametrize("padding", ["max", "local"])
+def test_shortcuts_are_those_of_the_network(name, shortcuts, projections, concatenates, padding):
+    if name not in NETWORKS:
+        pytest.skip(f"no {name}")
+    net = get_network(name, padding=padding)
+    columns = network_columns(net, net.channels, net.channels)
+    found, joined = network_shortcuts(net, columns)
+    assert len(found) == shortcuts
+    assert sum(s.projection for s in found) == projections
+    assert joined == concatenates
+
+
+@pytest.mark.parametrize("name", ["resnet8_cifar", "resnet56_cifar"])
+def test_small_and_deep_networks_can_be_read(name):
+    net = get_network(name)
+    rng = np.random.default_rng(0)
+    after = [int(c * rng.uniform(0.3, 2)) for c in net.channels]
+    assert overlaps(draw_network(net, net.channels, after)) == []
+
+
+@pytest.mark.parametrize("rounds", [1, 3, 10])
+def test_rounds_can_be_read(tmp_path, rounds):
+    run = fake_run(tmp_path / "r", rounds=rounds)
+    for figure in (draw_furs(run), draw_channels(run)):
+        assert overlaps(figure) == []
+    widths = [t.get_text() for t in draw_channels(run).axes[0].texts]
+    assert widths.count(str(run.rounds[-1]["next_channels"][0])) >= 1
+    assert len(widths) == len(run.original) * (rounds + 1)
+
+
+def test_every_chosen_site_is_marked(tmp_path):
+    run = fake_run(tmp_path / "r", rounds=2)
+    for ax, record in zip(draw_furs(run).axes, run.rounds, strict=True):
+        marked = {c.get_label(): c.lines[0].get_xdata() for c in ax.containers}
+        assert list(marked["highest: widened"]) == record["increased"]
+        assert list(marked["lowest: narrowed"]) == record["decreased"]
+
+
+def test_accuracy_limits_hold_every_interval(tmp_path):
+    runs = [fake_run(tmp_path / f"{i}", top1=(0.5 + 0.1 * i, 0.9)) for i in range(3)]
+    ax = draw_accuracy(runs).axes[0]
+    low, high = ax.get_ylim()
+    assert low < 49 and high > 91  # noqa: PT018
+
+
+def test_published_points_stand_beside_ours(tmp_path):
+    run = fake_run(tmp_path / "r", network="resnet18", data="folder:/x/imagenet", width=0.8)
+    figure = draw_accuracy([run])
+    labels = {t.get_text() for t in figure.axes[0].texts}
+    assert {"SFP", "LCCL", "FPGM, FT", "TAS, KD", "KD", "0.8x"} <= labels
+    assert overlaps(figure) == []
+    assert "SFP" not in {t.get_text() for t in draw_accuracy([run], published=False).axes[0].texts}
+
+
+def test_labels_stay_off_each_other():
+    rng = np.random.default_rng(0)
+    figure = new_figure(4, 4)
+    ax = figure.subplots()
+    x, y = rng.normal(size=(2, 36))
+    ax.plot(x, y, "o")
+    place_labels(ax, [(a, b, f"{i}.1.2") for i, (a, b) in enumerate(zip(x, y, strict=True))])
+    assert overlaps(figure, ax.texts) == []
+
+
+def test_two_estimates_are_written_as_png_and_svg(tmp_path):
+    names = get_network("resnet8_cifar").site_names
+    furs = np.linspace(1e-7, 3e-7, 6)
+    paths = compare_furs(tmp_path / "a" / "b.png", furs, furs / 9, furs, None, names, "draws", "F")
+    assert [path.name for path in paths] == ["b.png", "b.svg"]
+    assert paths[0].read_bytes().startswith(b"\x89PNG")
+    texts = {e.text for e in ElementTree.parse(paths[1]).iter("{http://www.w3.org/2000/svg}text")}
+    assert {"1.1.1", "3.1.2", "draws"} <= texts
+    before = [path.read_bytes() for path in paths]
+    compare_furs(tmp_path / "a" / "b", furs, furs / 9, furs, None, names, "draws", "F")
+    assert before == [path.read_bytes() for path in paths]
+
+
+def test_short_names():
+    assert short_name("stage2_block1_conv2") == "2.1.2"
+    assert short_name("stage2_block1_expand") == "2.1.expand"
+    assert short_name("block1_layer12") == "1.12"
+    assert short_name("Conv_0") == "Conv.0"
