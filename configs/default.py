@@ -6,6 +6,8 @@ searches a CIFAR ResNet-8 on scikit-learn's digits. Any field can be given on th
 in --config.train.epochs=20. Accuracy and time: not measured; configs/digits.py is the demo.
 """
 
+from collections.abc import Collection
+
 import ml_collections
 from ml_collections import config_dict
 
@@ -137,3 +139,20 @@ def adapt(config: ml_collections.ConfigDict, argument: str) -> ml_collections.Co
         config.furs.draws = 2
         config.furs.images = 256
     return config
+
+
+def choose(argument: str, rows: Collection[str]) -> tuple[str, str]:
+    """Splits the argument of a file of several networks, "ROW", "ROW,smoke" or "smoke".
+
+    Returns:
+      The row, the first one where none is named, and what is left for `adapt`.
+
+    Raises:
+      ValueError: there is no such row.
+    """
+    row, _, rest = argument.partition(",")
+    if row in ("", "smoke"):
+        row, rest = next(iter(rows)), row
+    if row not in rows:
+        raise ValueError(f"unknown config argument {row!r}; known are {', '.join(rows)}, smoke")
+    return row, rest

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from furs_jax.networks import Network
+from furs_jax.networks.densenet import densenet
+from furs_jax.networks.mbconv import MBConvNet, Stage
 from furs_jax.networks.resnet import ResNet
 
 jax.config.update("jax_num_cpu_devices", 8)
@@ -21,6 +23,20 @@ def tiny_network(padding: str = "max", imagenet: bool = False) -> Network:
     """Two stages of one block, 8x8 images: small enough to compile in a second."""
     template = ResNet((4, 5, 6, 8), 4, (1, 1), num_classes=10, imagenet=imagenet, padding=padding)
     return Network("tiny", template, (8, 8, 1))
+
+
+def tiny_mbconv(padding: str = "max") -> Network:
+    """Three blocks, of which two squeeze and one has a shortcut."""
+    stages = (Stage(3, 1, 4, 1, 1), Stage(5, 2, 6, 2, 2, True))
+    template = MBConvNet(
+        (4, 8, 6, 7, 5), 4, 9, (0, 1, 2), stages, num_classes=10, stem_stride=1, padding=padding
+    )
+    return Network("tiny_mbconv", template, (8, 8, 1))
+
+
+def tiny_densenet() -> Network:
+    """Two layers in each of three blocks."""
+    return Network("tiny_densenet", densenet(10, 0.25, num_classes=10), (8, 8, 1))
 
 
 def random_variables(net: Network, channels, seed: int = 0):

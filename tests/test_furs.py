@@ -1,7 +1,6 @@
 """FURs: against the slow obvious version, closed forms, one device against eight."""
 
-import functools
-import itertools
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +14,13 @@ from furs_jax.fur_steps import draw_noise, make_dropout_step, make_fisher_step
 from furs_jax.furs import Estimator, bytes_per_image, drop_rates, estimate_furs, separation
 from furs_jax.gates import dropout_gates, gate
 from furs_jax.networks import Network, get_network
-from furs_jax.networks.densenet import densenet
-from furs_jax.networks.mbconv import mnasnet_cifar
+from furs_jax.networks.blocks import PADDINGS
 from furs_jax.networks.plain import plain
 from furs_jax.networks.pyramidnet import pyramidnet
 from furs_jax.networks.resnet import cifar_resnet, imagenet_resnet
 from furs_jax.resources import marginal_macs
 from furs_jax.step import data_parallel
-from tests.conftest import random_variables
+from tests.conftest import random_variables, tiny_densenet, tiny_mbconv
 from tests.test_step import random_split
 
 
@@ -220,22 +218,29 @@ def test_furs_do_not_depend_on_devices_or_batches(tiny):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-9, err_msg=field)
 
 
+def _small(build, *arguments, image_shape=(8, 8, 1), **fields):
+    return Network("small", build(*arguments, 0.25, num_classes=10, **fields), image_shape)
+
+
 @pytest.mark.parametrize(
-    ("build", "padding"),
+    "net",
     [
-        *itertools.product([functools.partial(cifar_resnet, 14), mnasnet_cifar], ["max", "local"]),
-        *itertools.product([functools.partial(imagenet_resnet, 18)], ["max", "local"]),
-        (functools.partial(pyramidnet, 8), "max"),
-        (functools.partial(plain, 8), None),
-        (functools.partial(densenet, 10), None),
+        *(_small(cifar_resnet, 14, padding=padding) for padding in PADDINGS),
+        *(
+            _small(imagenet_resnet, 18, padding=padding, image_shape=(32, 32, 1))
+            for padding in PADDINGS
+        ),
+        *map(tiny_mbconv, PADDINGS),
+        _small(pyramidnet, 8),
+        _small(plain, 8),
+        tiny_densenet(),
     ],
+    ids=lambda net: type(net.template).__name__,
 )
-def test_fan_out_equals_vmapped_passes_in_every_family(build, padding):
-    options = {} if padding is None else {"padding": padding}
-    template = build(0.25, num_classes=10, **options)
-    shape = (32, 32, 1) if getattr(template, "imagenet", False) else (8, 8, 1)
-    widths = tuple(np.random.default_rng(0).integers(3, 9, len(template.channels)).tolist())
-    net = Network("small", template.clone(channels=widths), shape)
+def test_fan_out_equals_vmapped_passes_in_every_family(net):
+    shape = net.image_shape
+    widths = tuple(np.random.default_rng(0).integers(3, 9, len(net.channels)).tolist())
+    net = dataclasses.replace(net, template=net.module(widths))
     variables = random_variables(net, net.channels)
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 10, 10).astype(np.int32)

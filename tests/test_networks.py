@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from furs_jax.errors import ConfigError
-from furs_jax.networks import NETWORKS, Network, get_network
-from furs_jax.networks.densenet import DenseNet, densenet
+from furs_jax.networks import NETWORKS, get_network
+from furs_jax.networks.densenet import DenseNet
 from furs_jax.resources import marginal_macs, traced_macs
-from tests.conftest import random_variables, tiny_network
+from tests.conftest import random_variables, tiny_densenet, tiny_network
 
 PADDINGS = ("max", "local")
 # Networks without residual sums have one way only.
@@ -105,12 +105,15 @@ def _shrunk(net, variables, wide, narrow):
     concatenated = _concatenated(net, wide, narrow) if isinstance(net.template, DenseNet) else {}
 
     def cut(path, x, y):
-        read = concatenated.get(path[1].key.removesuffix("_bn"), [])
-        return x[np.ix_(*(kept(*sizes, read) for sizes in zip(x.shape, y.shape, strict=True)))]
-
-    def kept(before, after, read):
-        parts = read if before == sum(b for b, _ in read) else [(before, after)]
-        return np.concatenate([np.arange(b) >= b - a for b, a in parts])
+        layer, array = path[1].key, path[-1].key
+        read = concatenated.get(layer.removesuffix("_bn"))
+        parts = [[(before, after)] for before, after in zip(x.shape, y.shape, strict=True)]
+        if read and layer.endswith("_bn"):
+            parts[0] = read
+        elif read and array == "kernel":
+            parts[-2] = read
+        kept = [np.concatenate([np.arange(b) >= b - a for b, a in part]) for part in parts]
+        return x[np.ix_(*kept)]
 
     return jax.tree_util.tree_map_with_path(cut, variables, like)
 
@@ -139,7 +142,7 @@ def test_a_zeroed_gate_is_a_removed_channel(name, padding):
     if name == "tiny imagenet":
         net = tiny_network(padding, imagenet=True)
     elif name == "tiny densenet":
-        net = Network(name, densenet(10, 0.5, num_classes=10), (8, 8, 3))
+        net = tiny_densenet()
     else:
         shape = (8, 8, 3) if name.endswith("cifar") else (32, 32, 3)
         net = get_network(name, 0.5, 10, padding, shape)

@@ -10,6 +10,7 @@ from furs_jax.errors import ConfigError
 from furs_jax.gates import dropout_gates, sample_noise
 from furs_jax.step import check_batch_size, shard
 from furs_jax.train import Recipe, Task, make_evaluator, make_trainer
+from tests.conftest import tiny_densenet, tiny_mbconv, tiny_network
 
 RECIPE = Recipe(
     epochs=2, batch_size=16, learning_rate=0.1, end_learning_rate=0.001, warmup_epochs=0.0,
@@ -30,7 +31,9 @@ def random_task(net, devices: int) -> Task:
     return Task(net, dataset, tuple(jax.devices()[:devices]), "float32", 16)
 
 
-def test_training_does_not_depend_on_the_number_of_devices(tiny):
+@pytest.mark.parametrize("build", [tiny_network, tiny_mbconv, tiny_densenet])
+def test_training_does_not_depend_on_the_number_of_devices(build):
+    tiny = build()
     states = []
     for devices in (1, 8):
         task = random_task(tiny, devices)

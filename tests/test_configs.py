@@ -1,0 +1,49 @@
+"""The config files of several networks: each row builds what was published."""
+
+import pytest
+
+from configs import cifar100, fashion, imagenet
+from furs_jax.networks import get_network
+
+# MMACs: Chen et al., CVPR 2020; of the last two, what the files say.
+PUBLISHED = {
+    cifar100: {
+        "r20": 40.1, "r32": 68.4, "r56": 125, "r110": 252, "r20_2x": 160, "r20_4x": 642,
+        "plain20": 40.1, "densenet40": 282, "pyramidnet20": 40.4,
+    },
+    imagenet: {"r18": 1810, "r18_0.8x": 1170, "mnasnet": 312, "efficientnet": 390},
+    fashion: {
+        "resnet14": 5.0, "plain14": 5.0, "densenet16": 5.6, "pyramidnet14": 3.9, "mnasnet": 4.5,
+    },
+}  # fmt: skip
+SHAPES = {cifar100: (32, 32, 3), imagenet: (224, 224, 3), fashion: (28, 28, 1)}
+CLASSES = {cifar100: 100, imagenet: 1000, fashion: 10}
+
+
+@pytest.mark.parametrize("file", PUBLISHED, ids=lambda file: file.__name__)
+def test_every_row_costs_what_was_published(file):
+    found = {}
+    for row in file.ROWS:
+        config = file.get_config(row)
+        net = get_network(
+            config.network,
+            config.width_multiplier,
+            CLASSES[file],
+            config.padding,
+            SHAPES[file],
+        )
+        found[row] = net.macs(net.channels) / 1e6
+    # The CIFAR figures seem to leave the stem out, about 1 %.
+    assert found == pytest.approx(PUBLISHED[file], rel=0.015)
+
+
+@pytest.mark.parametrize("file", PUBLISHED, ids=lambda file: file.__name__)
+def test_arguments_of_rows(file):
+    first = next(iter(file.ROWS))
+    assert file.get_config() == file.get_config(first)
+    assert file.get_config("smoke") == file.get_config(f"{first},smoke")
+    assert file.get_config("smoke").train.epochs == 2
+    with pytest.raises(ValueError, match=f"known are {first}"):
+        file.get_config("vgg")
+    with pytest.raises(ValueError, match="there is only 'smoke'"):
+        file.get_config(f"{first},smok")
