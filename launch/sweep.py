@@ -169,8 +169,8 @@ class LocalRunner:
         """
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with ThreadPoolExecutor(self._parallel) as pool:
-            done = [pool.submit(self._run_one, setting) for setting in settings]
             try:
+                done = [pool.submit(self._run_one, setting) for setting in settings]
                 ended = [future.result() for future in done]
             except KeyboardInterrupt:
                 self._stopped.set()
@@ -214,6 +214,8 @@ class LocalRunner:
                 env={**environment, "PYTHONPATH": _with_root(environment.get("PYTHONPATH"))},
             )
         self._processes.add(process)
+        if self._stopped.is_set():  # in between
+            process.terminate()
         code = process.wait()
         self._processes.discard(process)
         if gpus is not None:

@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -131,6 +132,31 @@ def test_a_busy_run_is_waited_for(tmp_path, monkeypatch, capsys):
     sweep.main([*OPTIONS, f"--workdir={tmp_path}", "--sweep.seed=0"])
     assert capsys.readouterr().out.count("waiting for it") == 1
     assert next(states, None) is None
+
+
+def test_a_sweep_told_to_end_tells_its_runs_and_waits(tmp_path, monkeypatch):
+    begun, told = [], threading.Event()
+
+    class Process:
+        def __init__(self, command, **_):
+            begun.append(command[-1])
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        def wait(self):
+            assert told.wait(60)
+            return 1
+
+        def terminate(self):
+            told.set()
+
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit, match="interrupted; the same command goes on"):
+            sweep.main([*OPTIONS, f"--workdir={tmp_path}", "--sweep.seed=0,1"])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert begun == [f"--workdir={tmp_path}/seed=0"]
 
 
 def test_parallel_runs_get_gpus_of_their_own(tmp_path, monkeypatch):
