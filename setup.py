@@ -34,6 +34,13 @@ setup(
         "cuda13": ["jax[cuda13]"],
         # Reads TFDS sets in ArrayRecord form without TensorFlow.
         "tfds": ["array_record>=0.8", "pillow>=11"],
+        # Reads images from disk, as of ImageNet. Sets in memory need none of it.
+        "images": [
+            "grain>=0.2.18",
+            "opencv-python-headless>=4.11",  # resizes
+            "pillow>=11",
+            "simplejpeg>=1.9",  # decodes
+        ],
         "test": ["hypothesis>=6.100", "pytest>=9.0", "pytest-xdist>=3.8", "ruff>=0.17"],
     },
 )

@@ -5,7 +5,7 @@ import dataclasses
 import ml_collections
 
 from furs_jax import furs as furs_lib
-from furs_jax.data import Dataset, Split, load_dataset
+from furs_jax.data import AnySplit, Dataset, Reading, load_dataset
 from furs_jax.errors import BudgetError, ConfigError
 from furs_jax.networks import Network, get_network
 from furs_jax.reallocate import fit_to_budget
@@ -24,7 +24,14 @@ def prepare(config: ml_collections.ConfigDict) -> tuple[Task, int]:
     """
     _check_options(config)
     data = config.data
-    dataset = load_dataset(data.name, data.search_fraction, data.search_split, data.seed, data.dir)
+    dataset = load_dataset(
+        data.name,
+        data.search_fraction,
+        data.search_split,
+        data.seed,
+        data.dir,
+        Reading(**{field.name: data[field.name] for field in dataclasses.fields(Reading)}),
+    )
     net, budget = initial_network(config, dataset)
     limits = config.reallocate
     fit_to_budget(net, net.channels, budget, limits.min_channels, limits.channel_multiple)
@@ -122,7 +129,7 @@ def _check_options(config: ml_collections.ConfigDict) -> None:
             raise ConfigError(f"{option}={value} must be at least {lowest:g}")
 
 
-def final_split(config: ml_collections.ConfigDict, dataset: Dataset) -> Split:
+def final_split(config: ml_collections.ConfigDict, dataset: Dataset) -> AnySplit:
     return dataset.train_and_search if config.final.use_search_split else dataset.train
 
 

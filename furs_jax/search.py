@@ -14,7 +14,7 @@ import ml_collections
 import numpy as np
 
 from furs_jax import furs as furs_lib
-from furs_jax.data import Split, evaluation_batches
+from furs_jax.data import AnySplit, evaluation_batches
 from furs_jax.errors import DivergedError
 from furs_jax.prepare import final_split, prepare, recipe_of
 from furs_jax.reallocate import choose_sites, reallocate
@@ -171,7 +171,7 @@ def _estimate(run: Run, index: int, channels: Sequence[int], variables: Any) -> 
     )
 
 
-def evenly_spread(split: Split, count: int) -> Split:
+def evenly_spread(split: AnySplit, count: int) -> AnySplit:
     """`count` images evenly spread over the split; all of it where count is 0 or too large."""
     total = len(split.labels)
     if not 0 < count < total:
