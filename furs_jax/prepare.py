@@ -23,15 +23,7 @@ def prepare(config: ml_collections.ConfigDict) -> tuple[Task, int]:
       The task, whose network has the initial channels, and the budget in MACs.
     """
     _check_options(config)
-    data = config.data
-    dataset = load_dataset(
-        data.name,
-        data.search_fraction,
-        data.search_split,
-        data.seed,
-        data.dir,
-        Reading(**{field.name: data[field.name] for field in dataclasses.fields(Reading)}),
-    )
+    dataset = dataset_of(config.data)
     net, budget = initial_network(config, dataset)
     limits = config.reallocate
     fit_to_budget(net, net.channels, budget, limits.min_channels, limits.channel_multiple)
@@ -131,6 +123,17 @@ def _check_options(config: ml_collections.ConfigDict) -> None:
 
 def final_split(config: ml_collections.ConfigDict, dataset: Dataset) -> AnySplit:
     return dataset.train_and_search if config.final.use_search_split else dataset.train
+
+
+def dataset_of(options: ml_collections.ConfigDict) -> Dataset:
+    return load_dataset(
+        options.name,
+        options.search_fraction,
+        options.search_split,
+        options.seed,
+        options.dir,
+        Reading(**{field.name: options[field.name] for field in dataclasses.fields(Reading)}),
+    )
 
 
 def recipe_of(options: ml_collections.ConfigDict) -> Recipe:

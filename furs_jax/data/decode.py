@@ -100,7 +100,7 @@ def _scaled_jpeg(
 
 
 def _is_turned(data: bytes) -> bool:
-    if data.find(b"Exif\0\0", 0, 1 << 16) < 0:
+    if data.find(b"Exif\0\0", 0, 1 << 12) < 0:
         return False
     try:
         return Image.open(io.BytesIO(data)).getexif().get(_ORIENTATION, 1) != 1
@@ -124,7 +124,7 @@ def _resize(image: np.ndarray, box: Box, out: np.ndarray) -> None:
     top, left = max(round(box.top), 0), max(round(box.left), 0)
     bottom, right = round(box.top + box.height), round(box.left + box.width)
     part = image[top : max(bottom, top + 1), left : max(right, left + 1)]
-    # Linear interpolation skips pixels where it shrinks by more than two.
-    shrinks = max(part.shape[:2]) >= 2 * len(out)
+    # Linear interpolation passes over pixels where it shrinks by much more than two.
+    shrinks = max(part.shape[:2]) > 2.5 * len(out)
     how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     cv2.resize(part, out.shape[:2], dst=out, interpolation=how)
