@@ -3,8 +3,8 @@
     python benchmarks/photos.py DIR --images=2000 --classes=10
 
 writes DIR/train/CLASS/*.JPEG and a tenth as many to DIR/val: noise of several scales (a natural
-image's spectrum falls with the frequency), edges and a gradient, about 500x375 pixels and 50 to
-150 kB each, as the files of ImageNet.
+image's spectrum falls with the frequency), edges and a gradient, about 500x375 pixels and 48 to
+115 kB each, 79 on average (of 2,200).
 """
 
 import argparse

@@ -15,7 +15,7 @@ from furs_jax.errors import ConfigError, DataError
 ON_CORRUPT = ("raise", "skip")
 # Images that a thread reads at a time: few, so that a batch is shared out evenly over threads; more
 # than one, so that Grain's own work per element doesn't count.
-_CHUNK = 16
+_CHUNK = 32
 _DAMAGED_IN_A_ROW = 100
 
 
