@@ -37,8 +37,8 @@ setup(
         # Reads images from disk, as of ImageNet. Sets in memory need none of it.
         "images": [
             "grain>=0.2.18",
-            "opencv-python-headless>=4.11",  # resizes
-            "pillow>=11",
+            "opencv-python-headless>=5.0",  # resizes
+            "pillow>=12",
             "simplejpeg>=1.9",  # decodes
         ],
         "test": ["hypothesis>=6.100", "pytest>=9.0", "pytest-xdist>=3.8", "ruff>=0.17"],

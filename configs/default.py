@@ -59,8 +59,8 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.data.min_scale = 0.08  # least share of the area in training's random resized crops
     config.data.eval_crop = 0.875  # share of the shorter side in evaluation's central crop
     config.data.workers = 0  # threads that read, in each process; 0: one for each core
-    config.data.processes = 0  # that read; 0: this one. Threads share Python's lock, and on more
-    #                            than about 16 cores wait for it
+    config.data.processes = 0  # that read; 0: only this one. Threads share Python's lock, so that
+    #                            many cores may need some (not measured)
     config.data.prefetch = 2  # batches read ahead
     config.data.on_corrupt = "raise"  # a damaged image stops the run, or "skip": counted, and in
     #                                   training replaced by the next image

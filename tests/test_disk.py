@@ -15,6 +15,8 @@ import pytest
 from PIL import Image
 
 from benchmarks.photos import jpeg, make_tree, photo
+from configs import r18
+from furs_jax import bench_input
 from furs_jax.data import (
     Dataset,
     Reading,
@@ -30,6 +32,7 @@ from furs_jax.networks import Network
 from furs_jax.networks.resnet import ResNet
 from furs_jax.train import Task, make_evaluator
 from tests.conftest import random_variables
+from tests.test_step import RECIPE
 
 ROOT = pathlib.Path(__file__).parents[1]
 READING = Reading(image_size=16, workers=3)
@@ -301,7 +304,7 @@ def test_folders_of_another_layout_are_explained(tmp_path, how, message):
         load_dataset(f"folder:{tmp_path}", 0.5)
 
 
-def test_options_that_can_not_work_are_refused(tree):
+def test_options_that_can_not_work_are_refused(tree, data):
     for options in (
         {"on_corrupt": "hide"},
         {"prefetch": 0},
@@ -312,6 +315,27 @@ def test_options_that_can_not_work_are_refused(tree):
             load_dataset(f"folder:{tree}", reading=Reading(**options))
     with pytest.raises(ConfigError, match="give data.search_split=stratified"):
         load_dataset(f"folder:{tree}", search_split="last")
+    with pytest.raises(ConfigError, match="train.crop_margin=1 must be 0 for images on disk"):
+        RECIPE.check("train", data.train)
+
+
+def test_the_input_s_speed_is_reported(tree, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bench_input, "SECONDS", 0.01)
+    monkeypatch.setattr(bench_input, "REPEATS", 1)
+    config = r18.get_config()
+    config.update_from_flattened_dict(
+        {
+            "data.name": f"folder:{tree}",
+            "data.search_fraction": 0.25,
+            "data.image_size": 16,
+            "train.batch_size": 12,
+            "eval_batch_size": 12,
+        }
+    )
+    bench_input.bench_input(config, tmp_path / "w")
+    found = json.loads((tmp_path / "w" / "bench_input.json").read_text())
+    assert found["training"]["images_per_second"] > 0
+    assert "images per second" in capsys.readouterr().out
 
 
 def test_imagenet_through_tfds(tmp_path, monkeypatch):

@@ -143,7 +143,11 @@ class DiskSplit:
         return True
 
     def batches(self, read: Read, steps: range, places: np.ndarray) -> Iterator[Batch]:
-        """What `read` gives for each step, in order, read ahead by threads or processes."""
+        """What `read` gives for each step, in order, read ahead by threads or processes.
+
+        Measured on 2 busy cores: two threads read 400 images/s where two processes read 270 to 360
+        and took 6 s to start, so threads are the default.
+        """
         import grain
         from absl import flags
 
