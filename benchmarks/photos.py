@@ -15,8 +15,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 
-def photo(rng: np.random.Generator, height: int = 375, width: int = 500) -> Image.Image:
-    """One photo-like RGB image."""
+def photo(
+    rng: np.random.Generator, height: int = 375, width: int = 500, hue: float = 0.0
+) -> Image.Image:
+    """One photo-like RGB image; `hue` (0 to 1) is that of the shapes in it."""
     pixels = np.zeros((height, width, 3), np.float32)
     for octave in range(8):
         scale = 2**octave
@@ -34,8 +36,8 @@ def photo(rng: np.random.Generator, height: int = 375, width: int = 500) -> Imag
         corner, size = rng.uniform(0, (width, height)), rng.uniform(20, 160, 2)
         box = [*(corner - size / 2), *(corner + size / 2)]
         (draw.ellipse, draw.rectangle)[rng.integers(2)](box, fill=int(rng.integers(40, 160)))
-    colour = Image.new("RGB", image.size, tuple(int(c) for c in rng.integers(0, 256, 3)))
-    return Image.composite(colour, image, shapes)
+    colour = Image.new("HSV", image.size, (int(255 * hue), *map(int, rng.integers(128, 256, 2))))
+    return Image.composite(colour.convert("RGB"), image, shapes)
 
 
 def _enlarged(noise: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -55,7 +57,8 @@ def make_tree(
 ) -> None:
     """Writes `images` training files, evenly over the classes, and a tenth as many to val.
 
-    Heights and widths vary by a fifth around `size`, and every fourth image is upright.
+    Heights and widths vary by a fifth around `size`, and every fourth image is upright. The hue of
+    its shapes tells an image's class.
     """
     for part, count, seed in (("train", images, 0), ("val", max(images // 10, classes), 1)):
         rng = np.random.default_rng(seed)
@@ -63,7 +66,8 @@ def make_tree(
             sides = [int(side * rng.uniform(0.8, 1.2)) for side in size]
             path = folder / part / f"class_{index % classes:03}" / f"{part}_{index:06}.JPEG"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(jpeg(photo(rng, *(sides[::-1] if index % 4 == 3 else sides))))
+            sides = sides[::-1] if index % 4 == 3 else sides
+            path.write_bytes(jpeg(photo(rng, *sides, hue=index % classes / classes)))
 
 
 if __name__ == "__main__":

@@ -177,6 +177,7 @@ def damaged(request, tmp_path):
     return tmp_path, request.param
 
 
+@pytest.mark.filterwarnings("ignore:.* is no image or damaged")
 def test_damaged_images_are_named_or_skipped_and_counted(damaged):
     folder, name = damaged
     data = load_dataset(f"folder:{folder}", 0.2, reading=READING)
