@@ -35,6 +35,13 @@ setup(
         "cuda13": ["jax[cuda13]"],
         # Reads TFDS sets in ArrayRecord form without TensorFlow.
         "tfds": ["array_record>=0.8", "pillow>=11"],
+        # Reads images from disk, as of ImageNet. Sets in memory need none of it.
+        "images": [
+            "grain>=0.2.18",
+            "opencv-python-headless>=5.0",  # resizes
+            "pillow>=12",
+            "simplejpeg>=1.9",  # decodes
+        ],
         # Figures of `python -m furs_jax.report`.
         "report": ["matplotlib>=3.10"],
         "test": [

@@ -28,7 +28,7 @@ def training() -> ml_collections.ConfigDict:
             "dropout": 0.05,  # rate of SpatialDropout at the sites
             "dropout_by_epoch": True,  # grow the rate linearly with the epoch
             "dropout_by_depth": True,  # and with the site's depth
-            "crop_margin": 4,  # pixels of zero padding for random crops; 0: no crop
+            "crop_margin": 4,  # pixels of zero padding for random crops; 0: no crop, as on disk
             "flip": True,  # random horizontal flips
         }
     )
@@ -60,11 +60,22 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.checkpoint_seconds = 10.0  # save after an epoch when the last save is so long ago
 
     config.data = ml_collections.ConfigDict()
-    config.data.name = "digits"  # digits, idx:DIR, tfds:NAME or random:HxWxC:CLASSES:COUNT
+    # digits, idx:DIR, folder:DIR, tfds:NAME or random:HxWxC:CLASSES:COUNT
+    config.data.name = "digits"
     config.data.dir = config_dict.placeholder(str)  # of TFDS; None: ~/tensorflow_datasets
     config.data.search_fraction = 0.1  # of the training images, held out to measure FURs on
     config.data.search_split = "stratified"  # random in equal class shares, or "last": the last
     config.data.seed = 0  # of the stratified split
+    # The rest is for images on disk: folder:DIR, and TFDS sets whose images differ in size.
+    config.data.image_size = 224  # pixels, side of the crops
+    config.data.min_scale = 0.08  # least share of the area in training's random resized crops
+    config.data.eval_crop = 0.875  # share of the shorter side in evaluation's central crop
+    config.data.workers = 0  # threads that read, in each process; 0: one for each core
+    config.data.processes = 0  # that read; 0: only this one. Threads share Python's lock, so that
+    #                            many cores may need some (not measured)
+    config.data.prefetch = 2  # batches read ahead
+    config.data.on_corrupt = "raise"  # a damaged image stops the run, or "skip": counted, and in
+    #                                   training replaced by the next image
 
     config.train = training()  # in each round
 

@@ -2,12 +2,15 @@
 
     python -m furs_jax.main --config=configs/r18.py --workdir=runs/r18
 
-ImageNet input is not supported yet; the command says what is missing. Published: 70.31 % to
-71.22 % at 1,814 MMACs. Accuracy and time here: not measured.
+Needs `pip install -e .[images,tfds]`. Reads ImageNet as TFDS prepares it (the error message says
+how), or, with --config.data.name=folder:DIR, DIR/train/CLASS/*.JPEG and DIR/val/CLASS/*.JPEG.
+Published: 70.31 % to 71.22 % at 1,814 MMACs. Accuracy and time here: not measured.
 
     python -m furs_jax.main --config=configs/r18.py:smoke --workdir=runs/r18_smoke
 
-builds, compiles and trains the network for a few steps on random images of 64x64 pixels.
+builds, compiles and trains the network for a few steps on random images of 64x64 pixels; to try a
+folder of photos instead, add --config.data.name=folder:DIR --config.data.search_split=stratified
+--config.data.image_size=64.
 """
 
 from configs.default import adapt

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import ml_collections
 
-from furs_jax.data import Dataset, Split, load_dataset
+from furs_jax.data import AnySplit, Dataset, Reading, load_dataset
 from furs_jax.distill import ORIGINAL, load_network
 from furs_jax.errors import BudgetError, ConfigError
 from furs_jax.furs import Estimator
@@ -32,8 +32,7 @@ class Prepared(NamedTuple):
 def prepare(config: ml_collections.ConfigDict) -> Prepared:
     """Loads the data, builds the network and checks every option, before any training."""
     check_options(config)
-    data = config.data
-    dataset = load_dataset(data.name, data.search_fraction, data.search_split, data.seed, data.dir)
+    dataset = dataset_of(config.data)
     net, budget = initial_network(config, dataset)
     limits = config.reallocate
     fit_to_budget(net, net.channels, budget, limits.min_channels, limits.channel_multiple)
@@ -180,8 +179,19 @@ def check_options(config: ml_collections.ConfigDict) -> None:
             raise ConfigError(f"{option}={value} must be at least {lowest:g}")
 
 
-def final_split(config: ml_collections.ConfigDict, dataset: Dataset) -> Split:
+def final_split(config: ml_collections.ConfigDict, dataset: Dataset) -> AnySplit:
     return dataset.train_and_search if config.final.use_search_split else dataset.train
+
+
+def dataset_of(options: ml_collections.ConfigDict) -> Dataset:
+    return load_dataset(
+        options.name,
+        options.search_fraction,
+        options.search_split,
+        options.seed,
+        options.dir,
+        Reading(**{field.name: options[field.name] for field in dataclasses.fields(Reading)}),
+    )
 
 
 def recipe_of(options: ml_collections.ConfigDict) -> Recipe:

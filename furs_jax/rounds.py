@@ -10,7 +10,7 @@ import numpy as np
 
 from furs_jax import furs as furs_lib
 from furs_jax.checkpoint import Checkpoints
-from furs_jax.data import Split, evaluation_batches
+from furs_jax.data import AnySplit, evaluation_batches
 from furs_jax.data.batches import steps_per_epoch
 from furs_jax.inherit import channel_importance, free_axes, inherit, least_important_first
 from furs_jax.networks import Network
@@ -149,7 +149,7 @@ def _trainer(
     return trainer._replace(init=lambda seed: inherit(old, trainer.init(seed), order, axes))
 
 
-def training_macs(net: Network, channels: Sequence[int], recipe: Recipe, split: Split) -> int:
+def training_macs(net: Network, channels: Sequence[int], recipe: Recipe, split: AnySplit) -> int:
     """MACs of a training; a backward pass counts as two forward ones."""
     steps = recipe.epochs * steps_per_epoch(split, recipe.batch_size)
     return 3 * net.macs(channels) * recipe.batch_size * steps
@@ -235,14 +235,14 @@ def _monitor(run: Run, channels: Sequence[int]) -> Callable[[int, Any], Record]:
 class Reread:
     """Evaluation batches of a split that can be read again and again."""
 
-    split: Split
+    split: AnySplit
     batch_size: int
 
     def __iter__(self) -> Iterator[Batch]:
         return iter(evaluation_batches(self.split, self.batch_size))
 
 
-def evenly_spread(split: Split, count: int) -> Split:
+def evenly_spread(split: AnySplit, count: int) -> AnySplit:
     """`count` images evenly spread over the split; all of it where count is 0 or too large."""
     total = len(split.labels)
     if not 0 < count < total:

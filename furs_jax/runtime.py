@@ -31,9 +31,8 @@ def set_up(cpu_devices: int = 0, batch_sizes: Sequence[int] = ()) -> tuple[jax.D
     if cpu_devices < 0:
         raise ConfigError(f"cpu_devices={cpu_devices} must be 0 (automatic) or more")
     # Programs change with the channels every round, but not between runs.
-    default_cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
     if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(default_cache / "furs_jax" / "xla"))
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
     # Reports of cache entries that can't be written or read are not the user's concern.
     logging.getLogger("jax._src.compiler").setLevel(logging.ERROR)
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
@@ -48,6 +47,12 @@ def set_up(cpu_devices: int = 0, batch_sizes: Sequence[int] = ()) -> tuple[jax.D
             "start a new one, or leave the option at 0"
         )
     return devices
+
+
+def cache_folder() -> pathlib.Path:
+    """Where things are kept that can be made again."""
+    root = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    return root / "furs_jax"
 
 
 def best_cpu_devices(cores: int, batch_sizes: Sequence[int]) -> int:

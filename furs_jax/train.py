@@ -6,7 +6,7 @@ import dataclasses
 import math
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,9 +15,9 @@ import numpy as np
 import optax
 
 from furs_jax.checkpoint import Checkpoints
-from furs_jax.data import Dataset, Split, evaluation_batches, training_batch
+from furs_jax.data import AnySplit, Dataset, Split, evaluation_batches, training_batches
 from furs_jax.data.augment import normalise
-from furs_jax.data.batches import steps_per_epoch
+from furs_jax.data.batches import Batch, steps_per_epoch
 from furs_jax.distill import Teacher, distillation_loss
 from furs_jax.errors import ConfigError, DivergedError
 from furs_jax.networks import Network
@@ -58,7 +58,7 @@ class Recipe:
     crop_margin: int
     flip: bool
 
-    def check(self, option: str, split: Split) -> None:
+    def check(self, option: str, split: AnySplit) -> None:
         """Raises ConfigError where the recipe can't train on `split`; `option` names it."""
         if self.epochs < 1:
             raise ConfigError(f"{option}.epochs={self.epochs} must be at least 1")
@@ -66,6 +66,11 @@ class Recipe:
             raise ConfigError(
                 f"{option}.batch_size={self.batch_size} is more than the {len(split.labels)} "
                 "training images"
+            )
+        if self.crop_margin and not isinstance(split, Split):
+            raise ConfigError(
+                f"{option}.crop_margin={self.crop_margin} must be 0 for images on disk: they get "
+                "random resized crops (data.min_scale)"
             )
         if not 0 <= self.dropout < 1 or not 0 <= self.label_smoothing < 1:
             raise ConfigError(f"{option}.dropout and .label_smoothing must be in [0, 1)")
@@ -95,7 +100,7 @@ class Trainer(NamedTuple):
     task: Task
     channels: tuple[int, ...]
     recipe: Recipe
-    split: Split
+    split: AnySplit
     init: Callable[[int], TrainState]
     abstract: Callable[[], TrainState]  # shapes and dtypes of the state
     step: Callable[[TrainState, dict], tuple[TrainState, dict]]
@@ -106,7 +111,7 @@ def make_trainer(
     task: Task,
     channels: Sequence[int],
     recipe: Recipe,
-    split: Split,
+    split: AnySplit,
     teacher: Teacher | None = None,
 ) -> Trainer:
     """Prepares to train the network of `channels` on `split`, taught by `teacher` if given."""
@@ -215,8 +220,9 @@ def train(
       folder: where to keep the latest checkpoint; None for none.
       checkpoint_seconds: save after an epoch only when so much time has passed since the last
         save; the last epoch is always saved. Does not influence the result.
-      on_epoch: called after each epoch with {"epoch", "step", "loss", "accuracy", "seconds"};
-        seconds since the training started, interruptions left out.
+      on_epoch: called after each epoch with {"epoch", "step", "loss", "accuracy", "seconds"},
+        and "skipped" where damaged images were; seconds since the training started, interruptions
+        left out.
       on_step: called with the number of finished steps, also once when going on.
       monitor: (finished epochs, variables) -> what on_epoch's record shall hold besides.
 
@@ -232,9 +238,13 @@ def train(
         state, record = _restore(trainer, seed, checkpoints)
         start, saved = begun - record["seconds"], time.monotonic()
         on_step(record["step"])
+        epoch_steps = steps_per_epoch(trainer.split, trainer.recipe.batch_size)
+        steps = range(record["step"], trainer.recipe.epochs * epoch_steps)
+        batches = training_batches(trainer.split, seed, steps, trainer.recipe.batch_size)
+        stack.enter_context(contextlib.closing(batches))
         for epoch in range(record["epoch"], trainer.recipe.epochs):
-            state, metrics = _train_epoch(trainer, state, seed, epoch, on_step)
-            step = (epoch + 1) * steps_per_epoch(trainer.split, trainer.recipe.batch_size)
+            state, metrics = _train_epoch(trainer, state, batches, epoch, on_step)
+            step = (epoch + 1) * epoch_steps
             record = {"epoch": epoch + 1, "step": step, **metrics}
             record["seconds"] = round(time.monotonic() - start, 3)
             on_epoch({**record, **monitor(epoch + 1, state.variables)})
@@ -257,11 +267,18 @@ def _restore(
 
 
 def _train_epoch(
-    trainer: Trainer, state: TrainState, seed: int, epoch: int, on_step: Callable[[int], None]
+    trainer: Trainer,
+    state: TrainState,
+    batches: Iterator[Batch],
+    epoch: int,
+    on_step: Callable[[int], None],
 ) -> tuple[TrainState, dict[str, float]]:
-    """One epoch: the state after it and the means of its steps' metrics."""
-    devices, batch_size = len(trainer.task.devices), trainer.recipe.batch_size
-    count = steps_per_epoch(trainer.split, batch_size)
+    """One epoch: the state after it and the means of its steps' metrics.
+
+    Where damaged images were skipped, the metrics hold their number, "skipped".
+    """
+    devices, skipped = len(trainer.task.devices), 0
+    count = steps_per_epoch(trainer.split, trainer.recipe.batch_size)
     pending: collections.deque = collections.deque()
     values: list[dict[str, float]] = []
 
@@ -275,7 +292,8 @@ def _train_epoch(
 
     # Not a lax.scan over steps: XLA on CPU runs convolution gradients several times slower in it.
     for step in range(epoch * count, (epoch + 1) * count):
-        batch = training_batch(trainer.split, seed, step, batch_size)
+        batch = next(batches)
+        skipped += int(np.sum(batch.pop("damaged", 0)))
         state, metrics = trainer.step(state, shard(batch, devices))
         pending.append(metrics)
         if len(pending) > _IN_FLIGHT:
@@ -283,13 +301,17 @@ def _train_epoch(
         on_step(step + 1)
     while pending:
         fetch()
-    return state, {key: float(np.mean([v[key] for v in values])) for key in values[0]}
+    means = {key: float(np.mean([v[key] for v in values])) for key in values[0]}
+    return state, {**means, "skipped": skipped} if skipped else means
 
 
 def make_evaluator(
     task: Task, channels: Sequence[int]
-) -> Callable[[Variables, Split], dict[str, float]]:
-    """A compiled evaluation of one network: (variables, split) -> loss, top1, top5 (shares)."""
+) -> Callable[[Variables, AnySplit], dict[str, float]]:
+    """A compiled evaluation of one network: (variables, split) -> loss, top1, top5 (shares).
+
+    Where damaged images were skipped, also their number, "skipped".
+    """
     module = task.net.module(channels, dtype=task.dtype)
 
     def apply(variables, images, gates):
@@ -297,11 +319,13 @@ def make_evaluator(
 
     step = data_parallel(make_eval_step(apply), task.devices)
 
-    def evaluate(variables: Variables, split: Split) -> dict[str, float]:
+    def evaluate(variables: Variables, split: AnySplit) -> dict[str, float]:
         total: collections.Counter = collections.Counter()
         for batch in evaluation_batches(split, task.eval_batch_size):
             sums = step(variables, shard(batch, len(task.devices)))
             total.update({key: float(value) for key, value in sums.items()})
-        return {key: total[key] / total["count"] for key in ("loss", "top1", "top5")}
+        scores = {key: total[key] / total["count"] for key in ("loss", "top1", "top5")}
+        skipped = len(split.labels) - round(total["count"])
+        return {**scores, "skipped": skipped} if skipped else scores
 
     return evaluate

@@ -9,6 +9,7 @@ from furs_jax import cli
 # What each measures; the module of that name has a function `bench(config, workdir)`.
 BENCHMARKS = {
     "furs": "time, memory and quality of the ways to measure FURs, on one trained network",
+    "input": "images/s of the input pipeline, without a network",
     "truth": "utilisation ratios by retraining each site wider and narrower, and their predictors",
 }
 

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
+from furs_jax import report
 from furs_jax.data import evaluation_batches
-from furs_jax.errors import ConfigError
+from furs_jax.errors import ConfigError, MissingExtraError
 from furs_jax.fur_steps import draw_noise, make_dropout_step, make_fisher_step
 from furs_jax.furs import AUTO, FURs, drop_rates, estimate_furs
 from furs_jax.gates import dropout_gates
@@ -256,11 +257,11 @@ def _as_lists(furs: FURs) -> dict[str, Any]:
 
 def _plot(path: pathlib.Path, task: Task, fisher: FURs, reference: FURs) -> None:
     try:
-        from furs_jax.report import figures
-    except ImportError as error:
+        draw = report.compare_furs
+    except MissingExtraError as error:
         print(f"no plot: {error}")
         return
-    figures.compare_furs(
+    draw(
         path,
         reference.furs,
         reference.furs_stderr,

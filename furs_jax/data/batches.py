@@ -1,22 +1,41 @@
 """Batches as pure functions of (seed, step), so that a resumed run meets the same ones."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 Batch = dict[str, np.ndarray]
+# (step, places in its batch, shape (n,)) -> those n examples
+Read = Callable[[int, np.ndarray], Batch]
 
 
 class Split(NamedTuple):
-    """Labelled images of equal size."""
+    """Labelled images of equal size, in memory; `disk.DiskSplit` does the same for files."""
 
     images: np.ndarray  # uint8, shape (N, H, W, C)
     labels: np.ndarray  # int32, shape (N,)
 
-    def take(self, index: np.ndarray) -> "Split":
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.images.shape[1:]
+
+    def take(self, index: np.ndarray | slice) -> "Split":
         return Split(self.images[index], self.labels[index])
+
+    def joined(self, other: "Split") -> "Split":
+        """The images of this split, then those of the other."""
+        return Split(*(np.concatenate(pair) for pair in zip(self, other, strict=True)))
+
+    def examples(self, index: np.ndarray, crop_seed: tuple[int, ...] | None = None) -> Batch:
+        """image and label at `index`; crops are cut on the device, so the seed is not used."""
+        del crop_seed
+        return {"image": self.images[index], "label": self.labels[index]}
+
+    def batches(self, read: Read, steps: range, places: np.ndarray) -> Iterator[Batch]:
+        """What `read` gives for each step, in order."""
+        return (read(step, places) for step in steps)
 
 
 def steps_per_epoch(split: Split, batch_size: int) -> int:
@@ -28,12 +47,43 @@ def training_batch(split: Split, seed: int, step: int, batch_size: int) -> Batch
     """The batch of a training step: a new permutation of the split in every epoch.
 
     Returns:
-      image uint8 (batch_size, H, W, C) and label int32 (batch_size,).
+      image uint8 (batch_size, H, W, C) and label int32 (batch_size,); of images on disk also
+      damaged bool (batch_size,): whether another image stands in for a damaged one.
     """
+    return _training_examples(split, seed, batch_size, step, np.arange(batch_size))
+
+
+def training_batches(
+    split: Split,
+    seed: int,
+    steps: range,
+    batch_size: int,
+    host: int = 0,
+    hosts: int = 1,
+) -> Iterator[Batch]:
+    """`training_batch` of each step in turn, read ahead where images are on disk.
+
+    Close it (`contextlib.closing`) where it may not be read to its end.
+
+    Args:
+      host, hosts: to get only this host's part of every batch, of batch_size / hosts examples; in
+        order of the hosts, the parts are the whole batch.
+    """
+    read = functools.partial(_training_examples, split, seed, batch_size)
+    return split.batches(read, steps, host_places(batch_size, host, hosts))
+
+
+def host_places(batch_size: int, host: int, hosts: int) -> np.ndarray:
+    """The places of a batch that one of several hosts reads, shape (batch_size / hosts,)."""
+    return np.arange(batch_size).reshape(hosts, -1)[host]
+
+
+def _training_examples(
+    split: Split, seed: int, batch_size: int, step: int, places: np.ndarray
+) -> Batch:
     epoch, position = divmod(step, steps_per_epoch(split, batch_size))
     order = _order(seed, epoch, len(split.labels))
-    chosen = split.take(order[position * batch_size : (position + 1) * batch_size])
-    return {"image": chosen.images, "label": chosen.labels}
+    return split.examples(order[position * batch_size + places], (seed, epoch))
 
 
 @functools.lru_cache(maxsize=2)
@@ -41,23 +91,30 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(count)
 
 
-def evaluation_batches(split: Split, batch_size: int) -> Iterator[Batch]:
+def evaluation_batches(
+    split: Split, batch_size: int, host: int = 0, hosts: int = 1
+) -> Iterator[Batch]:
     """Every image once, in order, in batches of one shape.
 
-    The last batch is filled up with repeated images of weight zero.
+    The last batch is filled up with repeated images of weight zero. Damaged images that are to be
+    skipped have weight zero, too.
+
+    Args:
+      host, hosts: as of `training_batches`.
 
     Yields:
       image uint8 (batch_size, H, W, C), label int32, index int32 (the image's place in the
       split) and weight float32 (1 or 0), each of shape (batch_size,).
     """
-    count = len(split.labels)
-    for start in range(0, count, batch_size):
-        place = np.arange(start, start + batch_size)
-        index = np.minimum(place, count - 1)
-        chosen = split.take(index)
-        yield {
-            "image": chosen.images,
-            "label": chosen.labels,
-            "index": index.astype(np.int32),
-            "weight": (place < count).astype(np.float32),
-        }
+    steps = range(-(-len(split.labels) // batch_size))
+    read = functools.partial(_evaluation_examples, split, batch_size)
+    yield from split.batches(read, steps, host_places(batch_size, host, hosts))
+
+
+def _evaluation_examples(split: Split, batch_size: int, step: int, places: np.ndarray) -> Batch:
+    places = step * batch_size + places
+    index = np.minimum(places, len(split.labels) - 1)
+    examples = split.examples(index)
+    damaged = examples.pop("damaged", False)
+    weight = (places < len(split.labels)) & ~np.asarray(damaged)
+    return {**examples, "index": index.astype(np.int32), "weight": weight.astype(np.float32)}

@@ -1,21 +1,24 @@
-"""Where images come from: scikit-learn's digits, IDX files, TFDS, or a random generator."""
+"""Where images come from: digits, IDX files, TFDS, a folder of classes, or random numbers."""
 
 import gzip
 import pathlib
 import re
 import struct
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from furs_jax.data import folders
 from furs_jax.data.batches import Split
+from furs_jax.data.disk import AnySplit, Reading, split_on_disk
 from furs_jax.errors import DataError
 
 SOURCES = (
     "digits",
     "idx:DIR (files as of MNIST and Fashion-MNIST)",
-    "tfds:NAME (such as tfds:cifar10, tfds:cifar100)",
+    "folder:DIR (with train/CLASS/*.JPEG and val/CLASS/*.JPEG)",
+    "tfds:NAME (such as tfds:cifar10, tfds:cifar100, tfds:imagenet2012)",
     "random:HxWxC:CLASSES:COUNT (noise, to try speed and set-up)",
 )
 
@@ -23,26 +26,30 @@ SOURCES = (
 class Images(NamedTuple):
     """A source's images: those that may be trained on, and those read once at the end."""
 
-    train: Split
-    test: Split
+    train: AnySplit
+    test: AnySplit
     num_classes: int
 
 
-def load_images(name: str, data_dir: str | None = None) -> Images:
-    """Loads a data set into memory.
+def load_images(name: str, data_dir: str | None = None, reading: Reading | None = None) -> Images:
+    """Loads a data set into memory, or lists it where its images stay on disk.
 
     Args:
       name: one of `SOURCES`.
       data_dir: where TFDS keeps its prepared sets; None for its default.
+      reading: of images on disk; None for its defaults.
 
     Raises:
       DataError: the name is unknown, or files are missing or damaged; says how to get them.
     """
     kind, _, argument = name.partition(":")
+    reading = reading or Reading()
+    reading.check()
     loaders: dict[str, Callable[[], Images]] = {
         "digits": _digits,
         "idx": lambda: _idx(pathlib.Path(argument).expanduser()),
-        "tfds": lambda: _tfds(argument, data_dir),
+        "folder": lambda: _folder(pathlib.Path(argument).expanduser(), reading),
+        "tfds": lambda: _tfds(argument, data_dir, reading),
         "random": lambda: _random(argument),
     }
     if kind not in loaders:
@@ -103,51 +110,19 @@ def _read_idx(folder: pathlib.Path, stem: str, dimensions: int) -> np.ndarray:
         raise DataError(f"{found[0]} is damaged ({error}); fetch it again") from error
 
 
-def _tfds(name: str, data_dir: str | None) -> Images:
-    # tfds.data_source reads prepared ArrayRecord files; TensorFlow is needed only to prepare them.
-    import tensorflow_datasets as tfds
-
-    try:
-        features = tfds.builder(name, data_dir=data_dir).info.features
-        sources = [
-            tfds.data_source(name, split=split, data_dir=data_dir, download=False)
-            for split in ("train", "test")
-        ]
-    except tfds.core.DatasetNotFoundError as error:
-        raise DataError(f"TensorFlow Datasets has no data set {name!r}") from error
-    except ImportError as error:
-        raise DataError(f"{error}; install what reads TFDS: pip install furs_jax[tfds]") from error
-    except (AssertionError, KeyError, NotImplementedError, OSError, ValueError) as error:
-        raise DataError(_how_to_prepare(name, data_dir)) from error
-    if not {"image", "label"} <= set(features):
-        raise DataError(f"{name!r} is no classification set: it has no image or no label")
-    if None in features["image"].shape:
-        raise DataError(
-            f"the images of {name!r} differ in size; sets that must be cropped as they are read, "
-            "like ImageNet, are not supported yet"
-        )
-    return Images(*map(_collect, sources), features["label"].num_classes)
-
-
-def _how_to_prepare(name: str, data_dir: str | None) -> str:
-    by_hand = "; first put the two ImageNet archives of image-net.org in downloads/manual there"
-    return (
-        f"data set {name!r} is not prepared in ArrayRecord form in "
-        f"{data_dir or '~/tensorflow_datasets'}"
-        f"{by_hand if name.startswith('imagenet') else ''}. Prepare it once, on a machine with "
-        "TensorFlow (pip install tensorflow), by: python -c 'import tensorflow_datasets as tfds; "
-        f'tfds.builder("{name}", file_format="array_record"'
-        f"{f', data_dir={chr(34)}{data_dir}{chr(34)}' if data_dir else ''})"
-        ".download_and_prepare()'"
+def _folder(folder: pathlib.Path, reading: Reading) -> Images:
+    files, labels, test_files, test_labels, num_classes = folders.scan(folder)
+    return Images(
+        split_on_disk(files, labels, reading),
+        split_on_disk(test_files, test_labels, reading),
+        num_classes,
     )
 
 
-def _collect(source: Any) -> Split:
-    examples = [source[index] for index in range(len(source))]
-    return Split(
-        np.stack([example["image"] for example in examples]).astype(np.uint8),
-        np.array([example["label"] for example in examples], np.int32),
-    )
+def _tfds(name: str, data_dir: str | None, reading: Reading) -> Images:
+    from furs_jax.data import tfds_sets  # imports TFDS and JAX
+
+    return Images(*tfds_sets.load(name, data_dir, reading))
 
 
 def _random(argument: str) -> Images:

@@ -4,32 +4,34 @@ from typing import NamedTuple
 
 import numpy as np
 
-from furs_jax.data.batches import Split
+from furs_jax.data.disk import AnySplit, DiskSplit, Reading
 from furs_jax.data.sources import load_images
 from furs_jax.errors import ConfigError, DataError
 
 SEARCH_SPLITS = ("stratified", "last")
+# Of images on disk: the usual figures of ImageNet's red, green and blue, of 1.
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Dataset(NamedTuple):
     """A data set, split; train and search are disjoint parts of the source's training images."""
 
     name: str
-    train: Split
-    search: Split
-    test: Split
+    train: AnySplit
+    search: AnySplit
+    test: AnySplit
     num_classes: int
     mean: tuple[float, ...]  # of each image channel over the training images, of 255
     std: tuple[float, ...]
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        return self.train.images.shape[1:]
+        return self.train.image_shape
 
     @property
-    def train_and_search(self) -> Split:
+    def train_and_search(self) -> AnySplit:
         """All images that may be trained on, for the final training."""
-        return Split(*(np.concatenate(pair) for pair in zip(self.train, self.search, strict=True)))
+        return self.train.joined(self.search)
 
 
 def load_dataset(
@@ -38,11 +40,12 @@ def load_dataset(
     search_split: str = "stratified",
     seed: int = 0,
     data_dir: str | None = None,
+    reading: Reading | None = None,
 ) -> Dataset:
     """Loads a data set and holds a search split out of its training images.
 
     Args:
-      name, data_dir: as of `load_images`.
+      name, data_dir, reading: as of `load_images`.
       search_fraction: share of the training images that the search split gets.
       search_split: "stratified" (random, equal shares of every class) or "last" (the last images
         in the source's order, as the paper has it on CIFAR).
@@ -56,17 +59,25 @@ def load_dataset(
         raise ConfigError(f"data.search_fraction={search_fraction:g} must be between 0 and 1")
     if search_split not in SEARCH_SPLITS:
         raise ConfigError(f"data.search_split={search_split!r} must be one of {SEARCH_SPLITS}")
-    images = load_images(name, data_dir)
+    if search_split == "last" and name.startswith("folder:"):
+        raise ConfigError(
+            "a folder's images are in order of their classes, so data.search_split=last would hold "
+            "out whole classes; give data.search_split=stratified"
+        )
+    images = load_images(name, data_dir, reading)
     train, search = _hold_out(images.train, search_fraction, search_split, seed)
-    mean, std = _statistics(train.images)
+    if isinstance(train, DiskSplit):
+        mean, std = _IMAGENET_MEAN, _IMAGENET_STD
+    else:
+        mean, std = _statistics(train.images)
     return Dataset(name, train, search, images.test, images.num_classes, mean, std)
 
 
-def _hold_out(split: Split, fraction: float, how: str, seed: int) -> tuple[Split, Split]:
+def _hold_out(split: AnySplit, fraction: float, how: str, seed: int) -> tuple[AnySplit, AnySplit]:
     count = len(split.labels)
     if how == "last":
         boundary = count - round(fraction * count)
-        return Split(*(x[:boundary] for x in split)), Split(*(x[boundary:] for x in split))
+        return split.take(slice(boundary)), split.take(slice(boundary, None))
     from sklearn.model_selection import train_test_split
 
     try:
