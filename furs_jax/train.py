@@ -263,7 +263,8 @@ def _restore(
     if record is None:
         state = trainer.init(seed).replace(teacher=trainer.teacher)
         return state, {"epoch": 0, "step": 0, "seconds": 0.0}
-    return checkpoints.restore(trainer.abstract()).replace(teacher=trainer.teacher), record
+    state = checkpoints.restore(trainer.abstract()).replace(teacher=trainer.teacher)
+    return state, {key: value for key, value in record.items() if key != "channels"}
 
 
 def _train_epoch(
