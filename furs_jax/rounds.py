@@ -89,6 +89,7 @@ def _round(run: Run, records: list[Record]) -> Record:
     phase, monitor = _phase(index), _monitor(run, channels)
     images = Reread(evenly_spread(dataset.search, config.furs.images), config.furs.batch_size)
     trainer = _trainer(run, channels, records, images)
+    compiled_before = run.clock.seconds
     variables, trained = train_phase(run, trainer, phase, title, (1, index), monitor)
     start, compiled_training = time.monotonic(), run.clock.seconds
     search = make_evaluator(run.task, channels)(variables, dataset.search)
@@ -116,7 +117,7 @@ def _round(run: Run, records: list[Record]) -> Record:
         **record,
         **_next(run, [*records, record]),
         "seconds": {
-            "train": round(trained["seconds"] - (compiled_training - compiled), 3),
+            "train": round(trained["seconds"] - (compiled_training - compiled_before), 3),
             "furs": round(finished - start - compile_furs, 3),
             "compile": round(run.clock.seconds - compiled, 3),
         },
