@@ -55,7 +55,7 @@ def fake_run(
                 "macs": net.macs(channels),
                 "params": net.params(channels),
                 "furs": furs.tolist(),
-                "furs_stderr": (0.1 * furs).tolist(),
+                "furs_stderr": np.abs(0.1 * furs).tolist(),
                 "increased": order[-2:],
                 "decreased": order[:2],
                 "next_channels": following,

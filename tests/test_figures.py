@@ -1,5 +1,6 @@
 """Figures: what they show, and that it can be read."""
 
+import dataclasses
 import itertools
 import xml.etree.ElementTree as ElementTree
 
@@ -7,11 +8,12 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
-from furs_jax.networks import NETWORKS, get_network
+from furs_jax.networks import NETWORKS, Network, get_network
 from furs_jax.report import compare_furs, draw_accuracy, draw_channels, draw_furs, draw_network
 from furs_jax.report.diagram import network_columns, network_shortcuts
 from furs_jax.report.figures import place_labels
 from furs_jax.report.style import NARROWER, NEUTRAL, WIDER, new_figure, short_name
+from furs_jax.resources import Layer
 from tests.runs import RELEASED, fake_run
 
 
@@ -78,6 +80,30 @@ def test_shortcuts_are_those_of_the_network(name, shortcuts, projections, concat
     assert joined == concatenates
 
 
+@dataclasses.dataclass(frozen=True)
+class Picky:
+    """A module that can't have a site of one or two channels."""
+
+    channels: tuple[int, ...] = (8, 6)
+
+    def clone(self, **fields):
+        return dataclasses.replace(self, **fields)
+
+    def layers(self, _):
+        assert min(self.channels) > 2
+        first, second = self.channels
+        convs = [Layer("Conv_0", 3, 3, first, 8, 8, 0), Layer("Conv_1", 3, first, second, 4, 4, 1)]
+        return (*convs, Layer("head", 1, second, 10, 1, 1, dense=True))
+
+
+def test_a_module_that_refuses_the_probe_is_drawn_without_shortcuts():
+    net = Network("picky", Picky(), (8, 8, 3))
+    columns = network_columns(net, (8, 6), (7, 9))
+    assert network_shortcuts(net, columns) == ([], False)
+    assert [c.strided for c in columns] == [False, True]
+    assert overlaps(draw_network(net, (8, 6), (7, 9))) == []
+
+
 @pytest.mark.parametrize("name", ["resnet8_cifar", "resnet56_cifar"])
 def test_small_and_deep_networks_can_be_read(name):
     net = get_network(name)
@@ -108,7 +134,12 @@ def test_accuracy_limits_hold_every_interval(tmp_path):
     runs = [fake_run(tmp_path / f"{i}", top1=(0.5 + 0.1 * i, 0.9)) for i in range(3)]
     ax = draw_accuracy(runs).axes[0]
     low, high = ax.get_ylim()
-    assert low < 49 and high > 91  # noqa: PT018
+    assert low < 49
+    assert high > 91
+    wild = fake_run(tmp_path / "w", top1=(0.995, 0.01))
+    low, high = draw_accuracy([wild]).axes[0].get_ylim()
+    assert low >= 0
+    assert high <= 100.5
 
 
 def test_published_points_stand_beside_ours(tmp_path):

@@ -163,7 +163,10 @@ def network_shortcuts(net: Network, columns: Sequence[Column]) -> tuple[list[Sho
         if site in projected:
             found.append(Shortcut(block, True))
             continue
-        one, two = (_next_inputs(net, vector, site, width) for width in (1, 2))
+        try:
+            one, two = (_next_inputs(net, vector, site, width) for width in (1, 2))
+        except Exception:  # one's own module may refuse such widths in any way: nothing is known
+            continue
         if one == two > 2:
             found.append(Shortcut(block, False))
         concatenates |= one > 1 and two == one + 1

@@ -194,6 +194,9 @@ def _draw_panel(ax: Axes, rows: Sequence[Row], colours: dict[str, str]) -> tuple
     elif high < 1.02 * low:  # one budget: not a thousandth of it over the whole width
         ax.set_xlim(0.97 * low, 1.03 * high)
     ax.margins(x=0.12, y=0.12)
+    # Intervals of few seeds reach beyond what an accuracy can be.
+    bottom, top = ax.get_ylim()
+    ax.set_ylim(max(bottom, 0), min(top, 100.5))
     ax.set_xlabel("million MACs of one image")
     ax.grid(axis="y", linewidth=0.3, color="#CCCCCC")
     return [label for label in labels if label[2]], whiskers
