@@ -51,9 +51,12 @@ def run_rounds(run: Run) -> tuple[int, ...]:
             f"stopped after {len(records)} rounds: the best and the worst site's FURs differ by "
             f"{records[-1]['spread']:.1f} standard errors, {furs_lib.SURE:g} are needed"
         )
-    if options.select == "best":
-        return tuple(_best(records)["channels"])
-    return tuple(records[-1]["next_channels"])
+    return selected(records, options.select)
+
+
+def selected(records: list[Record], select: str) -> tuple[int, ...]:
+    """The searched vector: the one after the last round, or the best one that was trained."""
+    return tuple(_best(records)["channels"] if select == "best" else records[-1]["next_channels"])
 
 
 def _equal(records: list[Record], options: ml_collections.ConfigDict) -> bool:

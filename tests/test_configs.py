@@ -11,7 +11,9 @@ PUBLISHED = {
         "r20": 40.1, "r32": 68.4, "r56": 125, "r110": 252, "r20_2x": 160, "r20_4x": 642,
         "plain20": 40.1, "densenet40": 282, "pyramidnet20": 40.4,
     },
-    imagenet: {"r18": 1810, "r18_0.8x": 1170, "mnasnet": 312, "efficientnet": 390},
+    imagenet: {
+        "r18": 1810, "r18_0.8x": 1170, "r18_0.8x_kd": 1170, "mnasnet": 312, "efficientnet": 390,
+    },
     fashion: {
         "resnet14": 5.0, "plain14": 5.0, "densenet16": 5.6, "pyramidnet14": 3.9, "mnasnet": 4.5,
     },

@@ -1,8 +1,8 @@
 """Between rounds: patience, and weights that are inherited."""
 
-import pytest
+import shutil
 
-from furs_jax.rounds import parent_and_scale
+from furs_jax.rounds import parent_and_scale, selected
 from furs_jax.search import search
 from tests.test_search import content, small_config
 
@@ -20,24 +20,35 @@ def test_patience_goes_back_to_the_best_network_with_half_the_step():
 
 
 def test_a_warm_search_inherits_and_resumes(tmp_path):
-    options = {
-        "search.warm_start": True, "search.warm_epochs": 2, "search.rounds": 3,
-        "train.epochs": 4, "final.train.epochs": 1, "final.seeds": 1, "search.patience": 1,
-    }  # fmt: skip
-    whole = search(small_config(**options), tmp_path / "whole", quiet=True)
-    rounds = content(tmp_path / "whole")["rounds.jsonl"]
-    # Two epochs from inherited weights end below where the same two from scratch would.
-    metrics = content(tmp_path / "whole")["metrics.jsonl"]
-    first = {r["phase"]: r["loss"] for r in metrics if r["epoch"] == 1}
+    config = small_config(
+        **{"search.warm_start": True, "search.warm_epochs": 2, "train.epochs": 4,
+           "final.train.epochs": 1, "final.seeds": 1}
+    )  # fmt: skip
+    whole = search(config, tmp_path, quiet=True)
+    files = content(tmp_path)
+    # An epoch from inherited weights ends below one from scratch.
+    first = {r["phase"]: r["loss"] for r in files["metrics.jsonl"] if r["epoch"] == 1}
     assert first["round_01"] < 0.8 * first["round_00"]
-    assert [r["train_macs"] < rounds[0]["train_macs"] for r in rounds] == [False, True, True]
-    assert whole["search_macs"] == sum(r["train_macs"] for r in rounds)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("furs_jax.search.compare", None)
-        config = small_config(**options)
-        with pytest.raises(TypeError):
-            search(config, tmp_path / "parts", quiet=True)
-        journal = tmp_path / "parts" / "rounds.jsonl"
-        journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:2]))
-        (tmp_path / "parts" / "checkpoints" / "round_02").rename(tmp_path / "gone")
-    assert search(config, tmp_path / "parts", quiet=True) == whole
+    cost = [r["train_macs"] for r in files["rounds.jsonl"]]
+    assert cost[1] < 0.6 * cost[0]
+    assert whole["search_macs"] == sum(cost)
+
+    # As it was when the second round had begun.
+    for name in ("result.json", "finals.jsonl"):
+        (tmp_path / name).unlink()
+    journal = tmp_path / "rounds.jsonl"
+    journal.write_text(journal.read_text().splitlines(keepends=True)[0])
+    for folder in (tmp_path / "checkpoints").iterdir():
+        if folder.name != "round_00":
+            shutil.rmtree(folder)
+    assert search(config, tmp_path, quiet=True) == whole
+    assert content(tmp_path) == files
+
+
+def test_the_last_or_the_best_vector_is_selected():
+    records = [
+        {"search_loss": loss, "channels": [index], "next_channels": [index + 1]}
+        for index, loss in enumerate([0.5, 0.3, 0.4])
+    ]
+    assert selected(records, "best") == (1,)
+    assert selected(records, "last") == (3,)
