@@ -10,6 +10,7 @@ from furs_jax.distill import load_network
 from furs_jax.errors import ConfigError, DivergedError
 from furs_jax.report.console import Console
 from furs_jax.runtime import CompileClock
+from furs_jax.stop import Stop
 from furs_jax.train import Task, Trainer, train
 from furs_jax.workdir import Workdir
 
@@ -26,6 +27,7 @@ class Run(NamedTuple):
     workdir: Workdir
     console: Console
     clock: CompileClock
+    stop: Stop
 
 
 def train_phase(
@@ -57,6 +59,7 @@ def train_phase(
                 on_epoch,
                 on_step,
                 monitor,
+                run.stop,
             )
     except DivergedError as error:
         raise DivergedError(
