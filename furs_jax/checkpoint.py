@@ -55,7 +55,7 @@ class Checkpoints:
         """Starts to save the state and a JSON record after `step` steps, later than the last."""
         if not self._manager:
             return
-        state = hosts.local(state)
+        state = hosts.in_memory(state)
         content = {"record": record, "arrays": _describe(state)}
         arguments = ocp.args.Composite(
             state=ocp.args.StandardSave(state), json=ocp.args.JsonSave(content)

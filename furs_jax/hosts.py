@@ -53,6 +53,8 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
         arguments = {}
     else:
         return False
+    # JAX would take SIGTERM for itself; `furs_jax.stop` handles it.
+    jax.config.update("jax_enable_preemption_service", False)
     if jax.config.jax_cpu_collectives_implementation is None:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
@@ -139,11 +141,12 @@ def arrays_from_first(make: Callable[[], Tree], abstract: Tree) -> Tree:
     return multihost_utils.broadcast_one_to_all(tree)
 
 
-def local(tree: Tree) -> Tree:
-    """This process's copy of replicated arrays."""
-    if count() == 1:
-        return tree
-    return jax.tree.map(lambda x: x if x.is_fully_addressable else x.addressable_data(0), tree)
+def in_memory(tree: Tree) -> Tree:
+    """With several processes, numpy copies of replicated arrays.
+
+    A pmap over several hosts can't be given arrays of one device to donate (JAX 0.10).
+    """
+    return tree if count() == 1 else jax.tree.map(np.asarray, tree)
 
 
 def total(number: int) -> int:

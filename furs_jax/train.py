@@ -226,9 +226,10 @@ def _restore(
     record = checkpoints.record() if checkpoints else None
     if record is None:
         state = trainer.init(seed).replace(teacher=trainer.teacher)
-        return state, {"epoch": 0, "step": 0, "seconds": 0.0}
+        return hosts.in_memory(state), {"epoch": 0, "step": 0, "seconds": 0.0}
     state = checkpoints.restore(trainer.abstract()).replace(teacher=trainer.teacher)
-    return state, {key: value for key, value in record.items() if key != "channels"}
+    kept = {key: value for key, value in record.items() if key != "channels"}
+    return hosts.in_memory(state), kept
 
 
 def _train_steps(

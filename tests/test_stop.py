@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from furs_jax.checkpoint import Checkpoints
 from furs_jax.errors import StoppedError
 from furs_jax.stop import Stop
 from tests.runs import FAST_COMPILATION
@@ -49,8 +50,8 @@ def _content(workdir: pathlib.Path) -> tuple:
 
 
 def _saved(workdir: pathlib.Path) -> dict:
-    (path,) = (workdir / "checkpoints" / "final_trained_0").glob("[0-9]*/json/*")
-    return json.loads(path.read_text())["record"]
+    with Checkpoints(workdir / "checkpoints" / "final_trained_0") as checkpoints:
+        return checkpoints.record()
 
 
 def test_sigterm_in_mid_epoch_changes_nothing(tmp_path):
