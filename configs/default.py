@@ -61,6 +61,8 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
         10.0  # save after an epoch when the last save is so long ago; within one
     )
     #                                after a minute, too
+    # A folder for a trace of ten steps of the first training, for TensorBoard or Perfetto.
+    config.profile = config_dict.placeholder(str)
 
     config.data = ml_collections.ConfigDict()
     # digits, idx:DIR, folder:DIR, tfds:NAME or random:HxWxC:CLASSES:COUNT

@@ -55,8 +55,6 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
         return False
     # JAX would take SIGTERM for itself; `furs_jax.stop` handles it.
     jax.config.update("jax_enable_preemption_service", False)
-    if jax.config.jax_cpu_collectives_implementation is None:
-        jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
         jax.distributed.initialize(*given, **arguments)
     except ValueError:
