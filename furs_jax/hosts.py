@@ -23,7 +23,12 @@ T = TypeVar("T")
 Tree = TypeVar("Tree")
 
 
-def join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> bool:
+def join(
+    coordinator: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+    heartbeat_seconds: int = 60,
+) -> bool:
     """Joins the other processes of the run; False where there are none.
 
     Call it before any computation. Without arguments, the environment tells: JAX_NUM_PROCESSES,
@@ -32,6 +37,7 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
     Args:
       coordinator: host:port of process 0, port free there.
       num_processes, process_id: how many there are, and which this one is.
+      heartbeat_seconds: when a process was silent for so long, JAX aborts the others.
 
     Raises:
       ConfigError: only some arguments are given, or they can't be used.
@@ -56,7 +62,12 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
     # JAX would take SIGTERM for itself; `furs_jax.stop` handles it.
     jax.config.update("jax_enable_preemption_service", False)
     try:
-        jax.distributed.initialize(*given, **arguments)
+        jax.distributed.initialize(
+            *given,
+            heartbeat_timeout_seconds=heartbeat_seconds,
+            shutdown_timeout_seconds=heartbeat_seconds,
+            **arguments,
+        )
     except ValueError:
         if arguments:
             raise

@@ -16,6 +16,9 @@ _COORDINATOR = flags.DEFINE_string(
 )
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+_HEARTBEAT = flags.DEFINE_integer(
+    "heartbeat_seconds", 60, "When a process was silent for so long, the others end.", 1
+)
 
 
 def main(arguments: list[str], config: Any, workdir: str | None) -> None:
@@ -25,7 +28,8 @@ def main(arguments: list[str], config: Any, workdir: str | None) -> None:
     # Imported here, so that wrong options are reported without waiting for JAX.
     from furs_jax import hosts, runtime
 
-    if hosts.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value):
+    given = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+    if hosts.join(*given, _HEARTBEAT.value):
         runtime.set_up(config.cpu_devices)
         if not hosts.is_first():
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115

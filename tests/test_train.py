@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from furs_jax.checkpoint import Checkpoints
+from furs_jax.data import evaluation_batches
 from furs_jax.errors import ConfigError, DivergedError, StoppedError, WorkdirError
+from furs_jax.furs import estimate_furs
 from furs_jax.recipe import dropout_schedule, make_optimizer
 from furs_jax.stop import Stop
 from furs_jax.train import make_trainer, train
@@ -120,6 +122,25 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tiny, tmp
         train(broken, 0, tmp_path)
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.record()["epoch"] == 2
+
+
+def test_bfloat16_computes_and_float32_remembers(tiny, tmp_path):
+    task = random_task(tiny, 2)._replace(dtype="bfloat16")
+    half = make_trainer(task, tiny.channels, RECIPE, task.dataset.train)
+    variables, record = train(half, seed=5)
+    assert {str(x.dtype) for x in jax.tree.leaves(variables)} == {"float32"}
+    assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(variables))
+    module = tiny.module(tiny.channels, dtype="bfloat16")
+    images = task.preprocess(task.dataset.test.images)
+    text = str(jax.make_jaxpr(lambda v, x: module.apply(v, x))(variables, images))
+    assert text.count("conv_general_dilated") == text.count("preferred_element_type=bfloat16")
+    batches = evaluation_batches(task.dataset.search, 16)
+    found = estimate_furs(
+        tiny, tiny.channels, variables, batches, preprocess=task.preprocess, dtype="bfloat16"
+    )
+    assert np.all(np.isfinite(found.furs))
+    whole = make_trainer(task._replace(dtype="float32"), tiny.channels, RECIPE, task.dataset.train)
+    assert record["loss"] == pytest.approx(train(whole, seed=5)[1]["loss"], rel=0.03)
 
 
 def test_schedules():

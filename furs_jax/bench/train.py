@@ -5,18 +5,19 @@ import contextlib
 import itertools
 import pathlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from furs_jax import hosts
 from furs_jax.data import training_batches
 from furs_jax.data.batches import Batch
 from furs_jax.prepare import prepare, recipe_of
 from furs_jax.report.tables import format_table
-from furs_jax.step import shard
-from furs_jax.train import Trainer, make_trainer
+from furs_jax.step import AXIS, shard
+from furs_jax.train import Task, Trainer, make_trainer
 from furs_jax.workdir import write_json
 
 SECONDS = 5.0  # of each timing
@@ -56,16 +57,16 @@ def bench(config: Any, workdir: str) -> TrainRate:
     trainer = make_trainer(task, channels, recipe_of(config.train), split)
     place = hosts.index(), hosts.count()
 
-    def batches() -> Iterable[Batch]:
+    def batches() -> Iterator[Batch]:
         return training_batches(split, config.seed, range(2**31 - 1), batch_size, *place)
 
     with contextlib.closing(batches()) as some:
-        resident = jax.tree.map(jax.numpy.asarray, _on_devices(trainer, next(some)))
+        resident = jax.device_put(_shares(trainer, next(some)), _by_device(task))
     step = _train(trainer, itertools.repeat(resident)) * batch_size
     with contextlib.closing(batches()) as some:
         pipeline = _consume(some) * batch_size
     with contextlib.closing(batches()) as some:
-        together = _train(trainer, (_on_devices(trainer, batch) for batch in some)) * batch_size
+        together = _train(trainer, (_shares(trainer, batch) for batch in some)) * batch_size
     macs = 3 * task.net.macs(channels) * step
     memory = task.devices[0].memory_stats() or {}
     rate = TrainRate(
@@ -75,9 +76,16 @@ def bench(config: Any, workdir: str) -> TrainRate:
     return rate
 
 
-def _on_devices(trainer: Trainer, batch: Batch) -> Batch:
+def _shares(trainer: Trainer, batch: Batch) -> Batch:
     batch.pop("damaged", None)
     return shard(batch, len(trainer.task.devices))
+
+
+def _by_device(task: Task) -> jax.sharding.Sharding:
+    """As the step takes a batch, without moving it."""
+    local = [device for device in task.devices if device.process_index == jax.process_index()]
+    mesh = jax.sharding.Mesh(np.array(local), (AXIS,))
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
 
 
 def _train(trainer: Trainer, batches: Iterable[Batch]) -> float:
@@ -100,7 +108,7 @@ def _train(trainer: Trainer, batches: Iterable[Batch]) -> float:
     return (done + len(pending)) / (time.perf_counter() - start)
 
 
-def _consume(batches: Iterable[Batch]) -> float:
+def _consume(batches: Iterator[Batch]) -> float:
     """Batches per second."""
     next(batches)
     start, done = time.perf_counter(), 0
@@ -110,7 +118,7 @@ def _consume(batches: Iterable[Batch]) -> float:
     return done / (time.perf_counter() - start)
 
 
-def _share(macs_per_second: float, task: Any) -> float | None:
+def _share(macs_per_second: float, task: Task) -> float | None:
     kind = task.devices[0].device_kind
     known = [peak for name, peak in PEAKS.items() if kind.startswith(name)]
     if not known or task.dtype != "bfloat16":
