@@ -179,9 +179,8 @@ def make_estimate(
     """
     estimator = Estimator(**options)
     estimator.check()
-    devices = devices or jax.devices()
+    devices, channels = devices or jax.devices(), tuple(int(c) for c in channels)
     local = len(devices) // hosts.count()
-    channels = tuple(int(c) for c in channels)
     marginal = marginal_macs(net.macs, channels)
     rates = drop_rates(channels, marginal, estimator.base_drop_rate)
     removed = rates * np.asarray(channels) * marginal

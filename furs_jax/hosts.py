@@ -68,8 +68,8 @@ def join(
             shutdown_timeout_seconds=heartbeat_seconds,
             **arguments,
         )
-    except ValueError:
-        if arguments:
+    except (OSError, ValueError):
+        if arguments or _in_slurm():
             raise
         return False  # a TPU without metadata
     except RuntimeError as error:

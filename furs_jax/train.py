@@ -138,6 +138,31 @@ def _teaching(teacher: Teacher | None) -> dict[str, Any]:
     return {"teacher_loss": loss, "teacher_share": teacher.alpha}
 
 
+class _Saver:
+    """Saves, where there is a folder to save in, and knows when it is time."""
+
+    def __init__(self, checkpoints: Checkpoints | None, seconds: float, stop: Stop):
+        self._checkpoints, self._seconds, self._stop = checkpoints, seconds, stop
+        self._last = time.monotonic()
+
+    def is_due(self, within_epoch: bool = False) -> bool:
+        """By the first process's clock: the others don't save anything."""
+        least = max(self._seconds, _WITHIN_EPOCH) if within_epoch else self._seconds
+        due = time.monotonic() - self._last >= least
+        return due and self._checkpoints is not None and hosts.is_first()
+
+    def pause(self) -> Pause:
+        """What this process would interrupt an epoch for."""
+        if self._stop.asked:
+            return Pause.STOP
+        return Pause.SAVE if self.is_due(within_epoch=True) else Pause.NONE
+
+    def save(self, state: TrainState, record: Record) -> None:
+        if self._checkpoints is not None:
+            self._checkpoints.save(record["step"], state, record)
+            self._last = time.monotonic()
+
+
 def train(
     trainer: Trainer,
     seed: int,
@@ -171,44 +196,31 @@ def train(
       DivergedError: the loss is not finite; the last checkpoint is kept.
       StoppedError: `stop` was asked for.
     """
-    begun, stop = time.monotonic(), stop or Stop()
-    epochs = trainer.recipe.epochs
+    begun, stop, recipe = time.monotonic(), stop or Stop(), trainer.recipe
     with contextlib.ExitStack() as stack:
         stack.enter_context(stop.held())
         checkpoints = stack.enter_context(Checkpoints(folder)) if folder else None
         state, record = _restore(trainer, seed, checkpoints)
-        start, saved = begun - record["seconds"], time.monotonic()
+        start, saver = begun - record["seconds"], _Saver(checkpoints, checkpoint_seconds, stop)
         on_step(record["step"])
-        epoch_steps = steps_per_epoch(trainer.split, trainer.recipe.batch_size)
-        steps = range(record["step"], epochs * epoch_steps)
-        batches = training_batches(
-            trainer.split, seed, steps, trainer.recipe.batch_size, hosts.index(), hosts.count()
-        )
+        epoch_steps = steps_per_epoch(trainer.split, recipe.batch_size)
+        steps = range(record["step"], recipe.epochs * epoch_steps)
+        place = hosts.index(), hosts.count()
+        batches = training_batches(trainer.split, seed, steps, recipe.batch_size, *place)
         stack.enter_context(contextlib.closing(batches))
-
-        def pause() -> Pause:
-            late = time.monotonic() - saved >= max(checkpoint_seconds, _WITHIN_EPOCH)
-            if stop.asked:
-                return Pause.STOP
-            return Pause.SAVE if late and hosts.is_first() else Pause.NONE
-
-        while record["epoch"] < epochs:
-            state, sums, paused = _train_steps(trainer, state, batches, record, pause, on_step)
+        while record["epoch"] < recipe.epochs:
+            state, sums, paused = _train_steps(trainer, state, batches, record, saver, on_step)
             seconds = round(time.monotonic() - start, 3)
-            whole = sums["steps"] == epoch_steps
-            if whole:
+            if sums["steps"] == epoch_steps:
                 record = _epoch_record(record["epoch"] + 1, epoch_steps, sums, seconds)
                 on_epoch({**record, **monitor(record["epoch"], state.variables)})
             else:
                 step = record["epoch"] * epoch_steps + sums["steps"]
                 record = {"epoch": record["epoch"], "step": step, "sums": sums, "seconds": seconds}
-            last = record["epoch"] == epochs
-            due = last or not whole or time.monotonic() - saved >= checkpoint_seconds
-            if checkpoints and (due or paused == Pause.STOP):
+            if paused or record["epoch"] == recipe.epochs or saver.is_due():
                 content = {**record, "channels": list(trainer.channels)}
-                checkpoints.save(record["step"], state.replace(teacher=None), content)
-                saved = time.monotonic()
-            if paused == Pause.STOP and not last:
+                saver.save(state.replace(teacher=None), content)
+            if paused == Pause.STOP:
                 raise stop.error(f"the training is saved after step {record['step']}")
     return state.variables, record
 
@@ -237,10 +249,10 @@ def _train_steps(
     state: TrainState,
     batches: Iterator[Batch],
     record: Record,
-    pause: Callable[[], Pause],
+    saver: _Saver,
     on_step: Callable[[int], None],
 ) -> tuple[TrainState, Record, Pause]:
-    """Goes on from `record` to the end of its epoch, or until `pause` asks for something.
+    """Goes on from `record` to the end of its epoch, or until `saver` has to.
 
     Returns:
       The state; the number of "steps" done in this epoch, of images "skipped" because damaged, and
@@ -271,7 +283,7 @@ def _train_steps(
         batch = next(batches)
         skipped += int(np.sum(batch.pop("damaged", 0)))
         state, metrics = trainer.step(state, shard(batch, devices))
-        asked = pause()
+        asked = saver.pause()
         pending.append((metrics, ask(asked)))
         if len(pending) > _IN_FLIGHT:
             fetch()
