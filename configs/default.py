@@ -57,7 +57,12 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.dtype = "auto"  # of the computation: bfloat16 on TPU and GPU, float32 on CPU
     config.cpu_devices = 0  # JAX devices on CPU; 0: as measured best, see best_cpu_devices
     config.eval_batch_size = 256  # images, over all devices; evaluation only
-    config.checkpoint_seconds = 10.0  # save after an epoch when the last save is so long ago
+    config.checkpoint_seconds = (
+        10.0  # save after an epoch when the last save is so long ago; within one
+    )
+    #                                after a minute, too
+    # A folder for a trace of ten steps of the first training, for TensorBoard or Perfetto.
+    config.profile = config_dict.placeholder(str)
 
     config.data = ml_collections.ConfigDict()
     # digits, idx:DIR, folder:DIR, tfds:NAME or random:HxWxC:CLASSES:COUNT

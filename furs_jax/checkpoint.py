@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from furs_jax import hosts
 from furs_jax.errors import WorkdirError
 
 Record = dict[str, Any]
@@ -18,6 +19,8 @@ Record = dict[str, Any]
 class Checkpoints:
     """The latest checkpoint in a folder. Use as a context manager: leaving it waits for writes.
 
+    On several hosts the first one saves, and reads for all: the state is the same everywhere.
+
     A checkpoint is written beside the previous one and renamed when complete, so that a kill at
     any instant leaves one of the two.
     """
@@ -25,27 +28,47 @@ class Checkpoints:
     def __init__(self, folder: pathlib.Path):
         # Orbax reports every save at this level.
         logging.getLogger("absl").setLevel(logging.ERROR)
-        options = ocp.CheckpointManagerOptions(max_to_keep=1, cleanup_tmp_directories=True)
         self.folder = folder.absolute()
+        self._manager = None
+        if not hosts.is_first():
+            return
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=1,
+            cleanup_tmp_directories=True,
+            create=False,
+            # Alone, even where there are others.
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                primary_host=0, active_processes={0}, barrier_sync_key_prefix="first"
+            ),
+        )
+        self.folder.mkdir(parents=True, exist_ok=True)
         self._manager = ocp.CheckpointManager(self.folder, options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._manager.close()
+        if self._manager:
+            self._manager.close()
 
-    def save(self, epoch: int, state: Any, record: Record) -> None:
-        """Starts to save the state and a JSON record after `epoch` epochs."""
+    def save(self, step: int, state: Any, record: Record) -> None:
+        """Starts to save the state and a JSON record after `step` steps, later than the last."""
+        if not self._manager:
+            return
+        state = hosts.in_memory(state)
         content = {"record": record, "arrays": _describe(state)}
         arguments = ocp.args.Composite(
             state=ocp.args.StandardSave(state), json=ocp.args.JsonSave(content)
         )
-        self._manager.save(epoch, args=arguments)
+        self._manager.save(step, args=arguments)
 
     def record(self) -> Record | None:
         """The JSON record of the latest checkpoint; None where there is none."""
-        return None if self._manager.latest_step() is None else self._json()["record"]
+
+        def read() -> Record | None:
+            return None if self._manager.latest_step() is None else self._json()["record"]
+
+        return hosts.from_first(read)
 
     def restore(self, abstract: Any) -> Any:
         """The latest state.
@@ -56,12 +79,15 @@ class Checkpoints:
         Raises:
           WorkdirError: a stored array has another shape or dtype than `abstract` says.
         """
-        epoch = self._manager.latest_step()
+        return hosts.arrays_from_first(lambda: self._restore(abstract), abstract)
+
+    def _restore(self, abstract: Any) -> Any:
+        step = self._manager.latest_step()
         stored, expected = self._json()["arrays"], _describe(abstract)
         if stored != expected:  # Orbax would cast another dtype silently
             differing = [f"{s} for {e}" for s, e in zip(stored, expected, strict=False) if s != e]
             raise WorkdirError(
-                f"checkpoint {self.folder}/{epoch} is not of this network: it holds "
+                f"checkpoint {self.folder}/{step} is not of this network: it holds "
                 f"{len(stored)} arrays for {len(expected)}; {', '.join(differing[:3])}"
             )
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -69,7 +95,7 @@ class Checkpoints:
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), abstract
         )
         arguments = ocp.args.Composite(state=ocp.args.StandardRestore(target))
-        return self._manager.restore(epoch, args=arguments).state
+        return self._manager.restore(step, args=arguments).state
 
     def restore_variables(self, abstract: Any) -> Any:
         """The latest state's params and batch_stats, without what a training needs besides.
@@ -80,13 +106,16 @@ class Checkpoints:
         Raises:
           WorkdirError: they are of another network.
         """
-        epoch = self._manager.latest_step()
+        return hosts.arrays_from_first(lambda: self._restore_variables(abstract), abstract)
+
+    def _restore_variables(self, abstract: Any) -> Any:
+        step = self._manager.latest_step()
         stored = self._json()["arrays"]
         expected = [f".{name}{x}" for name, tree in abstract.items() for x in _describe(tree)]
         missing = [line for line in expected if line not in stored]
         if missing:
             raise WorkdirError(
-                f"checkpoint {self.folder}/{epoch} is not of this network: it has no {missing[0]}"
+                f"checkpoint {self.folder}/{step} is not of this network: it has no {missing[0]}"
             )
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         target = jax.tree.map(
@@ -97,7 +126,7 @@ class Checkpoints:
             restore_args=ocp.checkpoint_utils.construct_restore_args(target),
             partial_restore=True,
         )
-        return self._manager.restore(epoch, args=ocp.args.Composite(state=restore)).state
+        return self._manager.restore(step, args=ocp.args.Composite(state=restore)).state
 
     def _json(self) -> Record:
         arguments = ocp.args.Composite(json=ocp.args.JsonRestore())

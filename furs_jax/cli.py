@@ -8,7 +8,7 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from furs_jax.errors import FursError
+from furs_jax.errors import FursError, StoppedError
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", "configs/digits.py", "The config file; --config.a.b=v changes one of its options."
@@ -32,6 +32,9 @@ def run(command: Callable[[list[str], Any, str | None], None]) -> None:
             sys.exit(f"furs_jax: {error}")
         except OSError as error:
             sys.exit(f"furs_jax: {error}; the same command goes on from the last checkpoint")
+        except StoppedError as stopped:
+            print(f"furs_jax: {stopped}", file=sys.stderr)
+            sys.exit(stopped.status)
         except KeyboardInterrupt:
             sys.exit("furs_jax: interrupted; the same command goes on from the last checkpoint")
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from furs_jax import hosts
 from furs_jax.checkpoint import Checkpoints
 from furs_jax.errors import ConfigError
 from furs_jax.networks import Network
@@ -49,7 +50,7 @@ def load_network(path: str, net: Network, option: str) -> tuple[tuple[int, ...],
       ConfigError: there is no checkpoint, or it is another network's.
     """
     folder = pathlib.Path(path).expanduser()
-    if not folder.is_dir():
+    if not hosts.from_first(folder.is_dir):
         raise ConfigError(
             f"{option}={path}: there is no such folder; give one in a run's checkpoints/, such as "
             "runs/x/checkpoints/final_original_0"

@@ -25,8 +25,20 @@ class WorkdirBusyError(WorkdirError):
     """Another process works on the run."""
 
 
+class HostsError(FursError, RuntimeError):
+    """The processes of a run can't work together."""
+
+
 class DivergedError(FursError, RuntimeError):
     """The training loss stopped being finite."""
+
+
+class StoppedError(KeyboardInterrupt):
+    """The process was asked to end, by the exit status `status`: no mistake, so no FursError."""
+
+    def __init__(self, message: str, status: int):
+        super().__init__(message)
+        self.status = status
 
 
 class MissingExtraError(FursError, RuntimeError):

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from furs_jax import hosts
 from furs_jax.errors import ConfigError
 from furs_jax.fur_steps import (
     FurStep,
@@ -139,7 +140,8 @@ def estimate_furs(
       variables: {"params", "batch_stats"}.
       batches: of equal shape, each a dict of image (N, H, W, C), label int32 (N,), index int32
         (N,) naming the image, and weight float32 (N,), 0 for images that only fill up a batch:
-        see `furs_jax.data.evaluation_batches`. N must be a multiple of the number of devices.
+        see `furs_jax.data.evaluation_batches`. N must be a multiple of the number of devices. On
+        several hosts, this host's part.
         Read once for every 5 draws, so give a list or the like for more.
       num_layers: sites of the top and of the bottom group, which draws="auto" tells apart.
       seed: of the draws. An image's draws depend on this and on its index alone.
@@ -177,8 +179,8 @@ def make_estimate(
     """
     estimator = Estimator(**options)
     estimator.check()
-    devices = devices or jax.devices()
-    channels = tuple(int(c) for c in channels)
+    devices, channels = devices or jax.devices(), tuple(int(c) for c in channels)
+    local = len(devices) // hosts.count()
     marginal = marginal_macs(net.macs, channels)
     rates = drop_rates(channels, marginal, estimator.base_drop_rate)
     removed = rates * np.asarray(channels) * marginal
@@ -195,7 +197,7 @@ def make_estimate(
         image = jax.ShapeDtypeStruct((1, *batch["image"].shape[1:]), batch["image"].dtype)
         if image not in limits:
             needed = bytes_per_image(apply, variables, image, channels, estimator, fan_out)
-            limits[image] = len(devices) * _images_within(estimator.memory_gib, needed)
+            limits[image] = local * _images_within(estimator.memory_gib, needed)
         return limits[image]
 
     def estimate(variables, batches, num_layers, seed) -> FURs:
@@ -203,7 +205,7 @@ def make_estimate(
         total, made = 0.0, 0
         while made < most:
             inputs = (variables, rates.astype(np.float32), jax.random.fold_in(key, made))
-            parts = _parts(batches, functools.partial(at_once, variables), len(devices))
+            parts = _parts(batches, functools.partial(at_once, variables), local)
             base, rise = _measure(step, inputs, (shard(part, len(devices)) for part in parts))
             total, made = total + rise, made + 1
             ratios = total[METRICS.index(estimator.metric)] / made / removed[:, None]
@@ -282,7 +284,7 @@ def _measure(
     """base (2, N) and rise (M, L, N) of all images of weight one, float64."""
     found = []
     for batch in batches:
-        kept = batch["weight"].ravel() > 0
+        kept = hosts.gathered(batch["weight"].ravel()) > 0
         part = step(inputs, batch)
         found.append([np.asarray(x, np.float64)[..., kept] for x in part])
     if sum(base.shape[-1] for base, _ in found) < 2:

@@ -1,18 +1,41 @@
 """The command line: python -m furs_jax.main --config=configs/x.py --workdir=DIR."""
 
+import os
 import sys
 from typing import Any
 
+from absl import flags
+
 from furs_jax import cli
+from furs_jax.stop import Stop
+
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator",
+    None,
+    "With several processes: host:port of the first. Slurm and Cloud TPUs need none of these.",
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+_HEARTBEAT = flags.DEFINE_integer(
+    "heartbeat_seconds", 60, "When a process was silent for so long, the others end.", 1
+)
 
 
 def main(arguments: list[str], config: Any, workdir: str | None) -> None:
     if arguments:
         sys.exit(f"furs_jax: {arguments[0]!r} is no option; options look like --config.seed=1")
+    stop = Stop().install()
     # Imported here, so that wrong options are reported without waiting for JAX.
+    from furs_jax import hosts, runtime
+
+    given = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+    if hosts.join(*given, _HEARTBEAT.value):
+        runtime.set_up(config.cpu_devices)
+        if not hosts.is_first():
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     from furs_jax.modes import run
 
-    run(config, workdir)
+    run(config, workdir, stop)
 
 
 if __name__ == "__main__":

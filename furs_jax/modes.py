@@ -1,5 +1,6 @@
 """What a config's `mode` asks for: a search, or one of its parts alone."""
 
+import functools
 import json
 import pathlib
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ import ml_collections
 import numpy as np
 
 from furs_jax import furs as furs_lib
+from furs_jax import hosts
 from furs_jax.distill import load_network
 from furs_jax.errors import ConfigError, DataError
 from furs_jax.final import train_seeds
@@ -20,24 +22,28 @@ from furs_jax.report.tables import format_table, furs_table, network_table
 from furs_jax.rounds import Reread, evenly_spread
 from furs_jax.run import Record, Run, from_weights
 from furs_jax.search import run_in_folder, search
+from furs_jax.stop import Stop
 from furs_jax.train import make_evaluator
 from furs_jax.workdir import write_json
 
 
-def run(config: ml_collections.ConfigDict, workdir: str | None) -> Record | None:
+def run(
+    config: ml_collections.ConfigDict, workdir: str | None, stop: Stop | None = None
+) -> Record | None:
     """Does what config.mode says.
 
     Args:
       config: all options, see configs/default.py.
       workdir: the run's folder, needed by the modes that train; the others write what they found
         into it where it is given.
+      stop: as of `search`.
 
     Raises:
       FursError: see `search`.
     """
     modes: dict[str, Callable] = {
-        "search": search,
-        "train": train_vector,
+        "search": functools.partial(search, stop=stop),
+        "train": functools.partial(train_vector, stop=stop),
         "evaluate": evaluate,
         "furs": measure,
         "describe": describe,
@@ -49,7 +55,9 @@ def run(config: ml_collections.ConfigDict, workdir: str | None) -> Record | None
     return modes[config.mode](config, workdir)
 
 
-def train_vector(config: ml_collections.ConfigDict, workdir: str) -> Record:
+def train_vector(
+    config: ml_collections.ConfigDict, workdir: str, stop: Stop | None = None
+) -> Record:
     """Trains the network of `channels` by config.final, and reads the test split."""
 
     def work(run_: Run) -> Record:
@@ -63,7 +71,7 @@ def train_vector(config: ml_collections.ConfigDict, workdir: str) -> Record:
         seeds = len(entry["seeds"])
         return f"{format_table(header, [row])}\ntest split, {seeds} seed{'s' if seeds > 1 else ''}"
 
-    return run_in_folder(config, workdir, work, table)
+    return run_in_folder(config, workdir, work, table, stop=stop)
 
 
 def evaluate(config: ml_collections.ConfigDict, workdir: str | None) -> Record:
@@ -128,11 +136,11 @@ def _checkpoint(
         )
     prepared = prepare(config)
     channels, variables = load_network(config.init_from, prepared.task.net, "init_from")
-    return prepared, channels, jax.device_put(variables, prepared.task.devices[0])
+    return prepared, channels, jax.device_put(variables, jax.local_devices()[0])
 
 
 def _write(workdir: str | None, name: str, record: Record) -> Record:
-    if workdir is not None:
+    if workdir is not None and hosts.is_first():
         folder = pathlib.Path(workdir).expanduser()
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / name, record)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import ml_collections
 
+from furs_jax import hosts
 from furs_jax.data import AnySplit, Dataset, Reading, load_dataset
 from furs_jax.distill import ORIGINAL, load_network
 from furs_jax.errors import BudgetError, ConfigError
@@ -13,9 +14,10 @@ from furs_jax.furs import Estimator
 from furs_jax.inherit import free_axes
 from furs_jax.networks import Network, get_network
 from furs_jax.reallocate import DIRECTIONS, fit_to_budget
+from furs_jax.recipe import Recipe
 from furs_jax.runtime import resolve_dtype, set_up
 from furs_jax.step import check_batch_size
-from furs_jax.train import Recipe, Task
+from furs_jax.train import Task
 from furs_jax.workdir import read_json
 
 SELECTIONS = ("last", "best")
@@ -32,6 +34,14 @@ class Prepared(NamedTuple):
 def prepare(config: ml_collections.ConfigDict) -> Prepared:
     """Loads the data, builds the network and checks every option, before any training."""
     check_options(config)
+    batch_sizes = {
+        "eval_batch_size": config.eval_batch_size,
+        "furs.batch_size": config.furs.batch_size,
+        "train.batch_size": config.train.batch_size,
+        "final.train.batch_size": config.final.train.batch_size,
+    }
+    # First, because weights that are given below are read onto a device.
+    devices = set_up(config.cpu_devices, batch_sizes.values())
     dataset = dataset_of(config.data)
     net, budget = initial_network(config, dataset)
     limits = config.reallocate
@@ -39,13 +49,6 @@ def prepare(config: ml_collections.ConfigDict) -> Prepared:
     start = start_vector(config, net, budget)
     if config.kd.teacher not in (None, ORIGINAL):
         load_network(config.kd.teacher, teacher_network(config, dataset), "kd.teacher")
-    batch_sizes = {
-        "eval_batch_size": config.eval_batch_size,
-        "furs.batch_size": config.furs.batch_size,
-        "train.batch_size": config.train.batch_size,
-        "final.train.batch_size": config.final.train.batch_size,
-    }
-    devices = set_up(config.cpu_devices, batch_sizes.values())
     for option, size in batch_sizes.items():
         check_batch_size(option, size, len(devices))
     recipe_of(config.train).check("train", dataset.train)
@@ -69,7 +72,8 @@ def given_channels(config: ml_collections.ConfigDict, net: Network) -> tuple[int
         return tuple(config.channels)
     if config.channels_from:
         try:
-            result = read_json(pathlib.Path(config.channels_from).expanduser())
+            path = pathlib.Path(config.channels_from).expanduser()
+            result = hosts.from_first(lambda: read_json(path))
             entry = result.get("searched") or result["trained"]
             return tuple(entry["channels"])
         except (OSError, ValueError, KeyError, AttributeError) as error:

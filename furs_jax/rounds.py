@@ -9,6 +9,7 @@ import ml_collections
 import numpy as np
 
 from furs_jax import furs as furs_lib
+from furs_jax import hosts
 from furs_jax.checkpoint import Checkpoints
 from furs_jax.data import AnySplit, evaluation_batches
 from furs_jax.data.batches import steps_per_epoch
@@ -16,9 +17,10 @@ from furs_jax.inherit import channel_importance, free_axes, inherit, least_impor
 from furs_jax.networks import Network
 from furs_jax.prepare import estimator_of, recipe_of, warm_recipe
 from furs_jax.reallocate import choose_sites, directed, reallocate
+from furs_jax.recipe import Recipe
 from furs_jax.run import Record, Run, derived_seed, from_weights, train_phase
 from furs_jax.step import Batch
-from furs_jax.train import Recipe, Trainer, make_evaluator, make_trainer
+from furs_jax.train import Trainer, make_evaluator, make_trainer
 
 # FURs while training look at one image for so many that are trained on.
 _MONITOR_SHARE = 40
@@ -43,6 +45,7 @@ def run_rounds(run: Run) -> tuple[int, ...]:
         run.console.round(record, options.rounds)
     while len(records) < options.rounds and not _equal(records, options):
         record = _round(run, records)
+        hosts.agree("the next channel vector", [record["next_channels"], record["next_parent"]])
         run.workdir.rounds.append(record)
         run.console.round(record, options.rounds)
         records.append(record)
@@ -237,13 +240,13 @@ def _monitor(run: Run, channels: Sequence[int]) -> Callable[[int, Any], Record]:
 
 @dataclasses.dataclass(frozen=True)
 class Reread:
-    """Evaluation batches of a split that can be read again and again."""
+    """Evaluation batches of a split, this host's parts, that can be read again and again."""
 
     split: AnySplit
     batch_size: int
 
     def __iter__(self) -> Iterator[Batch]:
-        return iter(evaluation_batches(self.split, self.batch_size))
+        return iter(evaluation_batches(self.split, self.batch_size, hosts.index(), hosts.count()))
 
 
 def evenly_spread(split: AnySplit, count: int) -> AnySplit:

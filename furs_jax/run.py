@@ -8,12 +8,16 @@ import numpy as np
 
 from furs_jax.distill import load_network
 from furs_jax.errors import ConfigError, DivergedError
+from furs_jax.profile import traced
 from furs_jax.report.console import Console
 from furs_jax.runtime import CompileClock
+from furs_jax.stop import Stop
 from furs_jax.train import Task, Trainer, train
 from furs_jax.workdir import Workdir
 
 Record = dict[str, Any]
+
+_PROFILED = ("round_00", "final_trained_0")  # the first training of modes "search" and "train"
 
 
 class Run(NamedTuple):
@@ -26,6 +30,7 @@ class Run(NamedTuple):
     workdir: Workdir
     console: Console
     clock: CompileClock
+    stop: Stop
 
 
 def train_phase(
@@ -48,7 +53,11 @@ def train_phase(
 
     folder = run.workdir.checkpoints / phase
     try:
-        with run.console.progress(title, trainer) as on_step:
+        profile = run.config.profile if phase in _PROFILED else None
+        with (
+            run.console.progress(title, trainer) as progress,
+            traced(profile, progress) as on_step,
+        ):
             return train(
                 trainer,
                 derived_seed(run.config.seed, *seed),
@@ -57,6 +66,7 @@ def train_phase(
                 on_epoch,
                 on_step,
                 monitor,
+                run.stop,
             )
     except DivergedError as error:
         raise DivergedError(

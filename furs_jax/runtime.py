@@ -19,10 +19,12 @@ DTYPES = ("auto", "float32", "bfloat16")
 
 
 def set_up(cpu_devices: int = 0, batch_sizes: Sequence[int] = ()) -> tuple[jax.Device, ...]:
-    """Prepares JAX and returns the devices to compute on. Call it before any computation.
+    """Prepares JAX and returns the devices to compute on, of all hosts.
+
+    Call it before any computation.
 
     Args:
-      cpu_devices: JAX devices to make on a CPU; 0 to choose by `best_cpu_devices`.
+      cpu_devices: JAX devices to make on a CPU, in each process; 0 to choose by `best_cpu_devices`.
       batch_sizes: all that will be split over the devices, for that choice.
 
     Raises:
@@ -38,12 +40,15 @@ def set_up(cpu_devices: int = 0, batch_sizes: Sequence[int] = ()) -> tuple[jax.D
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         # Too late where JAX has started; then its devices stay.
         with suppress(RuntimeError):
-            count = cpu_devices or best_cpu_devices(len(os.sched_getaffinity(0)), batch_sizes)
+            count = cpu_devices
+            if not count:  # with other processes: one for each
+                alone, cores = not jax.distributed.is_initialized(), len(os.sched_getaffinity(0))
+                count = best_cpu_devices(cores, batch_sizes) if alone else 1
             jax.config.update("jax_num_cpu_devices", count)
-    devices = tuple(jax.devices())
-    if cpu_devices not in (0, len(devices)) and jax.default_backend() == "cpu":
+    devices, local = tuple(jax.devices()), jax.local_device_count()
+    if cpu_devices not in (0, local) and jax.default_backend() == "cpu":
         raise ConfigError(
-            f"cpu_devices={cpu_devices}, but this process has {len(devices)} CPU devices already; "
+            f"cpu_devices={cpu_devices}, but this process has {local} CPU devices already; "
             "start a new one, or leave the option at 0"
         )
     return devices

@@ -8,6 +8,7 @@ import jax
 import ml_collections
 import numpy as np
 
+from furs_jax import hosts
 from furs_jax.final import compare
 from furs_jax.prepare import prepare
 from furs_jax.report.console import Console
@@ -15,14 +16,18 @@ from furs_jax.report.tables import result_table
 from furs_jax.rounds import run_rounds
 from furs_jax.run import Record, Run
 from furs_jax.runtime import compile_clock
+from furs_jax.stop import Stop
 from furs_jax.train import Task
-from furs_jax.workdir import Workdir, read_json, write_json
+from furs_jax.workdir import Workdir, write_json
 
 SearchResult = Record  # as result.json: see README
 
 
 def search(
-    config: ml_collections.ConfigDict, workdir: str | pathlib.Path, quiet: bool = False
+    config: ml_collections.ConfigDict,
+    workdir: str | pathlib.Path,
+    quiet: bool = False,
+    stop: Stop | None = None,
 ) -> SearchResult:
     """Runs a search, or goes on with one, and returns what result.json holds.
 
@@ -30,8 +35,10 @@ def search(
       config: all options, see configs/default.py.
       workdir: the run's folder. A folder of the same config is resumed.
       quiet: print nothing.
+      stop: looked at between the steps of a training, which is then saved.
 
     Raises:
+      StoppedError: `stop` was asked for.
       FursError: an option, the data, the budget or the folder can't work, all found before any
         training; or the training diverged.
     """
@@ -39,7 +46,7 @@ def search(
     def work(run: Run) -> SearchResult:
         return compare(run, run_rounds(run))
 
-    return run_in_folder(config, workdir, work, result_table, quiet)
+    return run_in_folder(config, workdir, work, result_table, quiet, stop)
 
 
 def run_in_folder(
@@ -48,23 +55,23 @@ def run_in_folder(
     work: Callable[[Run], Record],
     table: Callable[[Record], str],
     quiet: bool = False,
+    stop: Stop | None = None,
 ) -> Record:
     """Does `work` in a run's folder, once: its result is kept in result.json, and shown.
 
     Args:
-      config, workdir, quiet: as of `search`.
+      config, workdir, quiet, stop: as of `search`.
       work: what to do, resumable.
       table: how a result is printed.
     """
     folder = Workdir(workdir, _as_json(config))
-    console = Console(quiet)
+    console = Console(quiet or not hosts.is_first())
     try:
-        if folder.result.exists():
-            result = read_json(folder.result)
-        else:
+        result = folder.read_result()
+        if result is None:
             with compile_clock() as clock:
                 prepared = prepare(config)
-                run = Run(config, *prepared, folder, console, clock)
+                run = Run(config, *prepared, folder, console, clock, stop or Stop())
                 environment = _environment(run.task)
                 console.header(folder, run.task, run.budget)
                 if folder.start(_as_json(config), environment) != environment:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from furs_jax import hosts
 from furs_jax.data.augment import crop_and_flip
 from furs_jax.errors import ConfigError
 from furs_jax.gates import Gates, dropout_gates, sample_noise
@@ -70,8 +71,14 @@ def data_parallel(
 
 
 def shard(batch: Batch, devices: int) -> Batch:
-    """Splits the leading axis of every array into (devices, N / devices)."""
-    return {key: x.reshape(devices, -1, *x.shape[1:]) for key, x in batch.items()}
+    """Splits the leading axis of every array into (devices of this host, images of each).
+
+    Args:
+      batch: this host's part.
+      devices: of all hosts.
+    """
+    local = devices // hosts.count()
+    return {key: x.reshape(local, -1, *x.shape[1:]) for key, x in batch.items()}
 
 
 def check_batch_size(option: str, batch_size: int, devices: int) -> None:

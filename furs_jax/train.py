@@ -1,8 +1,8 @@
-"""One network, from its initial weights to trained ones; resumable after every epoch."""
+"""One network, from its initial weights to trained ones; resumable."""
 
 import collections
 import contextlib
-import dataclasses
+import enum
 import math
 import pathlib
 import time
@@ -12,15 +12,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
+from furs_jax import hosts
 from furs_jax.checkpoint import Checkpoints
-from furs_jax.data import AnySplit, Dataset, Split, evaluation_batches, training_batches
+from furs_jax.data import AnySplit, Dataset, evaluation_batches, training_batches
 from furs_jax.data.augment import normalise
 from furs_jax.data.batches import Batch, steps_per_epoch
 from furs_jax.distill import Teacher, distillation_loss
-from furs_jax.errors import ConfigError, DivergedError
+from furs_jax.errors import DivergedError
 from furs_jax.networks import Network
+from furs_jax.recipe import Recipe, dropout_schedule, make_optimizer
 from furs_jax.step import (
     AXIS,
     Augmentation,
@@ -31,53 +32,22 @@ from furs_jax.step import (
     make_train_step,
     shard,
 )
+from furs_jax.stop import Stop
 
 Record = dict[str, Any]
 
 # Steps whose metrics may be outstanding: enough to keep a device busy, few enough that a NaN is
 # noticed at once and that queued batches take little memory.
 _IN_FLIGHT = 8
+_WITHIN_EPOCH = 60.0  # seconds between saves within an epoch, or checkpoint_seconds where longer
 
 
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """How a network is trained. configs/default.py explains the fields and gives their units."""
+class Pause(enum.IntEnum):
+    """What training is interrupted for."""
 
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    end_learning_rate: float
-    warmup_epochs: float
-    momentum: float
-    nesterov: bool
-    weight_decay: float
-    label_smoothing: float
-    dropout: float
-    dropout_by_epoch: bool
-    dropout_by_depth: bool
-    crop_margin: int
-    flip: bool
-
-    def check(self, option: str, split: AnySplit) -> None:
-        """Raises ConfigError where the recipe can't train on `split`; `option` names it."""
-        if self.epochs < 1:
-            raise ConfigError(f"{option}.epochs={self.epochs} must be at least 1")
-        if self.batch_size > len(split.labels):
-            raise ConfigError(
-                f"{option}.batch_size={self.batch_size} is more than the {len(split.labels)} "
-                "training images"
-            )
-        if self.crop_margin and not isinstance(split, Split):
-            raise ConfigError(
-                f"{option}.crop_margin={self.crop_margin} must be 0 for images on disk: they get "
-                "random resized crops (data.min_scale)"
-            )
-        if not 0 <= self.dropout < 1 or not 0 <= self.label_smoothing < 1:
-            raise ConfigError(f"{option}.dropout and .label_smoothing must be in [0, 1)")
-        if not self.learning_rate > 0 or not 0 <= self.warmup_epochs < self.epochs:
-            raise ConfigError(
-                f"{option}.learning_rate must be above 0 and .warmup_epochs in [0, epochs)"
-            )
+    NONE = 0
+    SAVE = 1
+    STOP = 2
 
 
 class Task(NamedTuple):
@@ -116,12 +86,12 @@ def make_trainer(
 ) -> Trainer:
     """Prepares to train the network of `channels` on `split`, taught by `teacher` if given."""
     epoch_steps = steps_per_epoch(split, recipe.batch_size)
-    optimizer = _optimizer(recipe, epoch_steps)
+    optimizer = make_optimizer(recipe, epoch_steps)
     module = task.net.module(channels, dtype=task.dtype, axis_name=AXIS)
     step = make_train_step(
         module,
         optimizer,
-        dropout_rates=_dropout_schedule(recipe, epoch_steps, len(channels)),
+        dropout_rates=dropout_schedule(recipe, epoch_steps, len(channels)),
         preprocess=task.preprocess,
         augmentation=Augmentation(recipe.crop_margin, recipe.flip),
         label_smoothing=recipe.label_smoothing,
@@ -168,39 +138,29 @@ def _teaching(teacher: Teacher | None) -> dict[str, Any]:
     return {"teacher_loss": loss, "teacher_share": teacher.alpha}
 
 
-def _optimizer(recipe: Recipe, epoch_steps: int) -> optax.GradientTransformation:
-    """SGD as in PyTorch: the decay is added to the gradient, before the momentum."""
-    warmup, total = round(recipe.warmup_epochs * epoch_steps), recipe.epochs * epoch_steps
-    schedule = optax.cosine_decay_schedule(
-        recipe.learning_rate, total - warmup, recipe.end_learning_rate / recipe.learning_rate
-    )
-    if warmup:
-        ramp = optax.linear_schedule(0.0, recipe.learning_rate, warmup)
-        schedule = optax.join_schedules([ramp, schedule], [warmup])
+class _Saver:
+    """Saves, where there is a folder to save in, and knows when it is time."""
 
-    def learning_rate(count: jax.Array) -> jax.Array:
-        return schedule(count.astype(jnp.float32))
+    def __init__(self, checkpoints: Checkpoints | None, seconds: float, stop: Stop):
+        self._checkpoints, self._seconds, self._stop = checkpoints, seconds, stop
+        self._last = time.monotonic()
 
-    return optax.chain(
-        optax.add_decayed_weights(recipe.weight_decay),
-        optax.sgd(learning_rate, recipe.momentum, recipe.nesterov),
-    )
+    def is_due(self, within_epoch: bool = False) -> bool:
+        """By the first process's clock: the others don't save anything."""
+        least = max(self._seconds, _WITHIN_EPOCH) if within_epoch else self._seconds
+        due = time.monotonic() - self._last >= least
+        return due and self._checkpoints is not None and hosts.is_first()
 
+    def pause(self) -> Pause:
+        """What this process would interrupt an epoch for."""
+        if self._stop.asked:
+            return Pause.STOP
+        return Pause.SAVE if self.is_due(within_epoch=True) else Pause.NONE
 
-def _dropout_schedule(
-    recipe: Recipe, epoch_steps: int, sites: int
-) -> Callable[[jax.Array], jax.Array]:
-    """Step -> drop rates of the sites in training, shape (L,)."""
-    depth = np.arange(1, sites + 1) / sites if recipe.dropout_by_depth else np.ones(sites)
-    full = jnp.asarray(recipe.dropout * depth, jnp.float32)
-
-    def rates(step: jax.Array) -> jax.Array:
-        if not recipe.dropout_by_epoch:
-            return full
-        epoch = step // epoch_steps
-        return full * (epoch.astype(jnp.float32) / recipe.epochs)
-
-    return rates
+    def save(self, state: TrainState, record: Record) -> None:
+        if self._checkpoints is not None:
+            self._checkpoints.save(record["step"], state, record)
+            self._last = time.monotonic()
 
 
 def train(
@@ -211,6 +171,7 @@ def train(
     on_epoch: Callable[[Record], None] = lambda record: None,
     on_step: Callable[[int], None] = lambda step: None,
     monitor: Callable[[int, Variables], Record] = lambda epoch, variables: {},
+    stop: Stop | None = None,
 ) -> tuple[Variables, Record]:
     """Trains a network, going on from the latest checkpoint in `folder` where there is one.
 
@@ -219,41 +180,56 @@ def train(
       seed: of initial weights, order of images, augmentation and dropout.
       folder: where to keep the latest checkpoint; None for none.
       checkpoint_seconds: save after an epoch only when so much time has passed since the last
-        save; the last epoch is always saved. Does not influence the result.
+        save, and within an epoch when a minute has, too; the last epoch is always saved. Does not
+        influence the result.
       on_epoch: called after each epoch with {"epoch", "step", "loss", "accuracy", "seconds"},
         and "skipped" where damaged images were; seconds since the training started, interruptions
         left out.
       on_step: called with the number of finished steps, also once when going on.
       monitor: (finished epochs, variables) -> what on_epoch's record shall hold besides.
+      stop: looked at after every step; when it is asked for, the state is saved.
 
     Returns:
       The variables and the last epoch's record.
 
     Raises:
       DivergedError: the loss is not finite; the last checkpoint is kept.
+      StoppedError: `stop` was asked for.
     """
-    begun = time.monotonic()
+    begun, stop, recipe = time.monotonic(), stop or Stop(), trainer.recipe
     with contextlib.ExitStack() as stack:
+        stack.enter_context(stop.held())
         checkpoints = stack.enter_context(Checkpoints(folder)) if folder else None
         state, record = _restore(trainer, seed, checkpoints)
-        start, saved = begun - record["seconds"], time.monotonic()
+        start, saver = begun - record["seconds"], _Saver(checkpoints, checkpoint_seconds, stop)
         on_step(record["step"])
-        epoch_steps = steps_per_epoch(trainer.split, trainer.recipe.batch_size)
-        steps = range(record["step"], trainer.recipe.epochs * epoch_steps)
-        batches = training_batches(trainer.split, seed, steps, trainer.recipe.batch_size)
+        epoch_steps = steps_per_epoch(trainer.split, recipe.batch_size)
+        steps = range(record["step"], recipe.epochs * epoch_steps)
+        place = hosts.index(), hosts.count()
+        batches = training_batches(trainer.split, seed, steps, recipe.batch_size, *place)
         stack.enter_context(contextlib.closing(batches))
-        for epoch in range(record["epoch"], trainer.recipe.epochs):
-            state, metrics = _train_epoch(trainer, state, batches, epoch, on_step)
-            step = (epoch + 1) * epoch_steps
-            record = {"epoch": epoch + 1, "step": step, **metrics}
-            record["seconds"] = round(time.monotonic() - start, 3)
-            on_epoch({**record, **monitor(epoch + 1, state.variables)})
-            last = epoch + 1 == trainer.recipe.epochs
-            if checkpoints and (last or time.monotonic() - saved >= checkpoint_seconds):
+        while record["epoch"] < recipe.epochs:
+            state, sums, paused = _train_steps(trainer, state, batches, record, saver, on_step)
+            seconds = round(time.monotonic() - start, 3)
+            if sums["steps"] == epoch_steps:
+                record = _epoch_record(record["epoch"] + 1, epoch_steps, sums, seconds)
+                on_epoch({**record, **monitor(record["epoch"], state.variables)})
+            else:
+                step = record["epoch"] * epoch_steps + sums["steps"]
+                record = {"epoch": record["epoch"], "step": step, "sums": sums, "seconds": seconds}
+            if paused or record["epoch"] == recipe.epochs or saver.is_due():
                 content = {**record, "channels": list(trainer.channels)}
-                checkpoints.save(epoch + 1, state.replace(teacher=None), content)
-                saved = time.monotonic()
+                saver.save(state.replace(teacher=None), content)
+            if paused == Pause.STOP:
+                raise stop.error(f"the training is saved after step {record['step']}")
     return state.variables, record
+
+
+def _epoch_record(epoch: int, steps: int, sums: Record, seconds: float) -> Record:
+    """Of a finished epoch: the means of its steps' metrics."""
+    means = {key: value / steps for key, value in sums.items() if key not in ("steps", "skipped")}
+    skipped = {"skipped": sums["skipped"]} if sums["skipped"] else {}
+    return {"epoch": epoch, "step": epoch * steps, **means, **skipped, "seconds": seconds}
 
 
 def _restore(
@@ -262,48 +238,63 @@ def _restore(
     record = checkpoints.record() if checkpoints else None
     if record is None:
         state = trainer.init(seed).replace(teacher=trainer.teacher)
-        return state, {"epoch": 0, "step": 0, "seconds": 0.0}
+        return hosts.in_memory(state), {"epoch": 0, "step": 0, "seconds": 0.0}
     state = checkpoints.restore(trainer.abstract()).replace(teacher=trainer.teacher)
-    return state, {key: value for key, value in record.items() if key != "channels"}
+    kept = {key: value for key, value in record.items() if key != "channels"}
+    return hosts.in_memory(state), kept
 
 
-def _train_epoch(
+def _train_steps(
     trainer: Trainer,
     state: TrainState,
     batches: Iterator[Batch],
-    epoch: int,
+    record: Record,
+    saver: _Saver,
     on_step: Callable[[int], None],
-) -> tuple[TrainState, dict[str, float]]:
-    """One epoch: the state after it and the means of its steps' metrics.
+) -> tuple[TrainState, Record, Pause]:
+    """Goes on from `record` to the end of its epoch, or until `saver` has to.
 
-    Where damaged images were skipped, the metrics hold their number, "skipped".
+    Returns:
+      The state; the number of "steps" done in this epoch, of images "skipped" because damaged, and
+      the sums of the steps' metrics; what was asked for.
     """
     devices, skipped = len(trainer.task.devices), 0
     count = steps_per_epoch(trainer.split, trainer.recipe.batch_size)
     pending: collections.deque = collections.deque()
-    values: list[dict[str, float]] = []
+    sums = {"steps": 0, "skipped": 0, "loss": 0.0, "accuracy": 0.0, **record.get("sums", {})}
+    paused, ask = Pause.NONE, hosts.most_urgent(trainer.task.devices)
 
     def fetch() -> None:
-        values.append({key: float(value) for key, value in pending.popleft().items()})
-        if not math.isfinite(values[-1]["loss"]):
+        nonlocal paused
+        metrics, asked = pending.popleft()
+        paused = max(paused, Pause(int(asked)))
+        values = {key: float(value) for key, value in metrics.items()}
+        sums["steps"] += 1
+        if not math.isfinite(values["loss"]):
             raise DivergedError(
-                f"the loss became {values[-1]['loss']} in epoch {epoch + 1}, step "
-                f"{epoch * count + len(values)}; lower the learning rate or lengthen the warmup"
+                f"the loss became {values['loss']} in epoch {record['epoch'] + 1}, step "
+                f"{record['epoch'] * count + sums['steps']}; lower the learning rate or lengthen "
+                "the warmup"
             )
+        sums.update({key: sums[key] + value for key, value in values.items()})
 
     # Not a lax.scan over steps: XLA on CPU runs convolution gradients several times slower in it.
-    for step in range(epoch * count, (epoch + 1) * count):
+    for step in range(record["step"], (record["epoch"] + 1) * count):
         batch = next(batches)
         skipped += int(np.sum(batch.pop("damaged", 0)))
         state, metrics = trainer.step(state, shard(batch, devices))
-        pending.append(metrics)
+        asked = saver.pause()
+        pending.append((metrics, ask(asked)))
         if len(pending) > _IN_FLIGHT:
             fetch()
         on_step(step + 1)
+        # What another host asks for is known some steps later, at the same step on all.
+        if paused or (asked and hosts.count() == 1):
+            break
     while pending:
         fetch()
-    means = {key: float(np.mean([v[key] for v in values])) for key in values[0]}
-    return state, {**means, "skipped": skipped} if skipped else means
+    sums["skipped"] += hosts.total(skipped)
+    return state, sums, paused
 
 
 def make_evaluator(
@@ -322,7 +313,8 @@ def make_evaluator(
 
     def evaluate(variables: Variables, split: AnySplit) -> dict[str, float]:
         total: collections.Counter = collections.Counter()
-        for batch in evaluation_batches(split, task.eval_batch_size):
+        place = hosts.index(), hosts.count()
+        for batch in evaluation_batches(split, task.eval_batch_size, *place):
             sums = step(variables, shard(batch, len(task.devices)))
             total.update({key: float(value) for key, value in sums.items()})
         scores = {key: total[key] / total["count"] for key in ("loss", "top1", "top5")}

@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
+from furs_jax import hosts
 from furs_jax.errors import WorkdirBusyError, WorkdirError
 
 Record = dict[str, Any]
@@ -14,6 +15,8 @@ Record = dict[str, Any]
 
 class Workdir:
     """The folder of one run. It belongs to one config and to one process at a time.
+
+    On several hosts it is the first one's: the others need not see it, and get what it reads.
 
     Attributes:
       path: the folder.
@@ -34,6 +37,7 @@ class Workdir:
           WorkdirError: the folder holds a run of another config, files that are no run's, or
             another process uses it.
         """
+        self._lock_file = None
         self.path = pathlib.Path(path).expanduser().absolute()
         self.result = self.path / "result.json"
         self.checkpoints = self.path / "checkpoints"
@@ -41,6 +45,10 @@ class Workdir:
         self.metrics = Journal(self.path / "metrics.jsonl")
         self.rounds = Journal(self.path / "rounds.jsonl")
         self.finals = Journal(self.path / "finals.jsonl")
+        hosts.from_first(lambda: self._open(config))
+        hosts.agree("the config", config)
+
+    def _open(self, config: Record) -> None:
         self._check(config)
         self._lock()
 
@@ -72,14 +80,23 @@ class Workdir:
 
     def start(self, config: Record, environment: Record) -> Record:
         """Writes config.json unless this run has one already; returns the stored environment."""
-        if not self.config.exists():
-            write_json(self.config, {"config": config, **environment})
-        stored = read_json(self.config)
-        return {key: stored.get(key) for key in environment}
+
+        def stored() -> Record:
+            if not self.config.exists():
+                write_json(self.config, {"config": config, **environment})
+            stored = read_json(self.config)
+            return {key: stored.get(key) for key in environment}
+
+        return hosts.from_first(stored)
+
+    def read_result(self) -> Record | None:
+        """The final result; None where the run isn't finished."""
+        return hosts.from_first(lambda: read_json(self.result) if self.result.exists() else None)
 
     def close(self) -> None:
         """Lets another process use the folder."""
-        self._lock_file.close()
+        if self._lock_file:
+            self._lock_file.close()
 
 
 class Journal:
@@ -93,13 +110,13 @@ class Journal:
 
     def read(self) -> list[Record]:
         """All complete lines."""
-        if not self.path.exists():
-            return []
-        return [json.loads(line) for line in self._complete()]
+        return hosts.from_first(lambda: [json.loads(line) for line in self._complete()])
 
     def append(self, record: Record) -> None:
         """Adds a line, and waits until the disk has it."""
         self.keep(lambda _: True)
+        if not hosts.is_first():
+            return
         with open(self.path, "a") as file:
             file.write(json.dumps(record) + "\n")
             file.flush()
@@ -107,7 +124,7 @@ class Journal:
 
     def keep(self, wanted: Callable[[Record], bool]) -> None:
         """Drops the lines that aren't wanted, and one that was cut off."""
-        if not self.path.exists():
+        if not hosts.is_first() or not self.path.exists():
             return
         kept = [line for line in self._complete() if wanted(json.loads(line))]
         text = "".join(line + "\n" for line in kept)
@@ -115,7 +132,7 @@ class Journal:
             _write(self.path, text)
 
     def _complete(self) -> list[str]:
-        return self.path.read_text().split("\n")[:-1]
+        return self.path.read_text().split("\n")[:-1] if self.path.exists() else []
 
 
 def read_json(path: pathlib.Path) -> Any:
@@ -128,6 +145,8 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 
 def _write(path: pathlib.Path, text: str) -> None:
+    if not hosts.is_first():
+        return
     temporary = path.with_name(f".{path.name}.tmp")
     with open(temporary, "w") as file:
         file.write(text)

@@ -8,8 +8,9 @@ import pytest
 from furs_jax.data import Dataset, Split
 from furs_jax.errors import ConfigError
 from furs_jax.gates import dropout_gates, sample_noise
+from furs_jax.recipe import Recipe
 from furs_jax.step import check_batch_size, shard
-from furs_jax.train import Recipe, Task, make_evaluator, make_trainer
+from furs_jax.train import Task, make_evaluator, make_trainer
 from tests.conftest import tiny_densenet, tiny_mbconv, tiny_network
 
 RECIPE = Recipe(

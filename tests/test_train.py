@@ -1,14 +1,19 @@
 """Training: resumed against never stopped, what a checkpoint holds, a loss that isn't finite."""
 
 import dataclasses
+import signal
 
 import jax
 import numpy as np
 import pytest
 
 from furs_jax.checkpoint import Checkpoints
-from furs_jax.errors import ConfigError, DivergedError, WorkdirError
-from furs_jax.train import _dropout_schedule, _optimizer, make_trainer, train
+from furs_jax.data import evaluation_batches
+from furs_jax.errors import ConfigError, DivergedError, StoppedError, WorkdirError
+from furs_jax.furs import estimate_furs
+from furs_jax.recipe import dropout_schedule, make_optimizer
+from furs_jax.stop import Stop
+from furs_jax.train import make_trainer, train
 from tests.test_step import RECIPE, random_task
 
 
@@ -40,10 +45,23 @@ def test_a_stopped_training_ends_as_one_never_stopped(trainer, tmp_path):
             train(trainer, 5, tmp_path / "c", on_epoch=stop_at(epoch))
     resumed, last = train(trainer, 5, tmp_path / "c", on_epoch=stop_at(None))
     assert epochs == [1, 1, 2, 3, 3, 3, 4, 4]
+    epochs.clear()
+    for step in (1, 2, 4, 6, 11):  # asked for after these steps, of three in an epoch
+        stop = Stop()
+
+        def ask(done, stop=stop, step=step):
+            stop.signal = signal.SIGTERM if done == step else stop.signal
+
+        with pytest.raises(StoppedError, match=f"saved after step {step}") as error:
+            train(trainer, 5, tmp_path / "d", 1e9, stop_at(None), ask, stop=stop)
+        assert error.value.status == 143
+    resumed_within, at_end = train(trainer, 5, tmp_path / "d", 1e9, stop_at(None))
+    assert epochs == [1, 2, 3, 4]
     jax.tree.map(np.testing.assert_array_equal, whole, resumed)
     again, stored = train(trainer, 5, tmp_path / "c", on_epoch=stop_at(1))
     jax.tree.map(np.testing.assert_array_equal, whole, again)
-    for found in (last, stored):
+    jax.tree.map(np.testing.assert_array_equal, whole, resumed_within)
+    for found in (last, stored, at_end):
         assert {**found, "seconds": 0} == {**record, "seconds": 0}
 
 
@@ -106,13 +124,37 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tiny, tmp
         assert checkpoints.record()["epoch"] == 2
 
 
+def test_bfloat16_computes_and_float32_remembers(tiny):
+    task = random_task(tiny, 2)._replace(dtype="bfloat16")
+    images = task.dataset.search.images
+    losses = {}
+    with jax.numpy_dtype_promotion("standard"):  # flax mixes both in BatchNorm
+        for dtype in ("bfloat16", "float32"):
+            made = make_trainer(
+                task._replace(dtype=dtype), tiny.channels, RECIPE, task.dataset.train
+            )
+            variables, record = train(made, seed=5)
+            losses[dtype] = record["loss"]
+            assert {str(x.dtype) for x in jax.tree.leaves(variables)} == {"float32"}
+            module = tiny.module(tiny.channels, dtype=dtype)
+            text = str(jax.make_jaxpr(module.apply)(variables, task.preprocess(images)))
+            assert text.count("conv_general_dilated") == text.count(f"element_type={dtype}")
+            batches = evaluation_batches(task.dataset.search, 16)
+            found = estimate_furs(
+                tiny, tiny.channels, variables, batches, preprocess=task.preprocess, dtype=dtype
+            )
+            assert np.all(np.isfinite(found.furs))
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.03)
+    assert losses["bfloat16"] != losses["float32"]
+
+
 def test_schedules():
     recipe = dataclasses.replace(
         RECIPE, epochs=10, warmup_epochs=2.0, dropout=0.1, dropout_by_epoch=True
     )
-    optimizer = _optimizer(recipe, epoch_steps=5)
+    optimizer = make_optimizer(recipe, epoch_steps=5)
     # With constant gradients and no momentum the update is minus the learning rate.
-    plain = _optimizer(dataclasses.replace(recipe, momentum=0.0, weight_decay=0.0), 5)
+    plain = make_optimizer(dataclasses.replace(recipe, momentum=0.0, weight_decay=0.0), 5)
     state, rates = plain.init(np.float32(0)), []
     for _ in range(51):
         update, state = plain.update(np.float32(1), state, np.float32(0))
@@ -126,7 +168,7 @@ def test_schedules():
     for _ in range(2):
         update, state = optimizer.update(np.float32(1), state, np.float32(2))
     assert float(update) == pytest.approx(-0.01 * 1.9 * (1 + 2e-4), rel=1e-5)
-    schedule = _dropout_schedule(recipe, epoch_steps=5, sites=4)
+    schedule = dropout_schedule(recipe, epoch_steps=5, sites=4)
     np.testing.assert_allclose(schedule(np.int32(0)), np.zeros(4))
     np.testing.assert_allclose(schedule(np.int32(25)), 0.05 * np.arange(1, 5) / 4, rtol=1e-6)
 

@@ -10,6 +10,7 @@ from furs_jax import cli
 BENCHMARKS = {
     "furs": "time, memory and quality of the ways to measure FURs, on one trained network",
     "input": "images/s of the input pipeline, without a network",
+    "train": "images/s of the training step, of its input and of both, and what it waits for",
     "truth": "utilisation ratios by retraining each site wider and narrower, and their predictors",
 }
 

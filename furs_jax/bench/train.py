@@ -1,0 +1,168 @@
+"""The training step's speed: python -m furs_jax.bench train --config=configs/x.py --workdir=DIR."""
+
+import collections
+import contextlib
+import itertools
+import pathlib
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from furs_jax import hosts
+from furs_jax.data import training_batches
+from furs_jax.data.batches import Batch
+from furs_jax.prepare import prepare, recipe_of
+from furs_jax.report.tables import format_table
+from furs_jax.step import AXIS, shard
+from furs_jax.train import Task, Trainer, make_trainer
+from furs_jax.workdir import write_json
+
+SECONDS = 5.0  # of each timing
+_IN_FLIGHT = 8
+# MACs/s in bfloat16, dense, of what JAX calls a device: half of the FLOP/s in the makers' data
+# sheets (cloud.google.com/tpu/docs, of a core for v2 and v3; nvidia.com, of SXM where not said).
+PEAKS = {
+    "TPU v2": 11.25e12,
+    "TPU v3": 30.75e12,
+    "TPU v4": 137.5e12,
+    "TPU v5 lite": 98.5e12,
+    "TPU v5": 229.5e12,
+    "TPU v6 lite": 459e12,
+    "NVIDIA A100": 156e12,
+    "NVIDIA H100 PCIe": 378e12,
+    "NVIDIA H100": 494.5e12,
+    "NVIDIA H200": 494.5e12,
+    "NVIDIA L4": 60.5e12,
+}
+
+
+class TrainRate(NamedTuple):
+    """Of all devices together, but for the peak memory."""
+
+    step: float  # images/s of the training step, its batch on the device
+    pipeline: float  # images/s of the input alone
+    together: float  # images/s of training
+    macs_per_second: float  # of the step; a backward pass counts as two forward ones
+    share_of_peak: float | None  # None: the device's peak is not known
+    peak_bytes: int | None  # of the first device's memory; None: it doesn't tell
+
+
+def bench(config: Any, workdir: str) -> TrainRate:
+    """Times the first round's training step alone, its input alone, and both together."""
+    task, _, channels = prepare(config)
+    split, batch_size = task.dataset.train, config.train.batch_size
+    trainer = make_trainer(task, channels, recipe_of(config.train), split)
+    place = hosts.index(), hosts.count()
+
+    def batches() -> Iterator[Batch]:
+        return training_batches(split, config.seed, range(2**31 - 1), batch_size, *place)
+
+    with contextlib.closing(batches()) as some:
+        resident = jax.device_put(_shares(trainer, next(some)), _by_device(task))
+    step = _train(trainer, itertools.repeat(resident)) * batch_size
+    with contextlib.closing(batches()) as some:
+        pipeline = _consume(some) * batch_size
+    with contextlib.closing(batches()) as some:
+        together = _train(trainer, (_shares(trainer, batch) for batch in some)) * batch_size
+    macs = 3 * task.net.macs(channels) * step
+    memory = task.devices[0].memory_stats() or {}
+    rate = TrainRate(
+        step, pipeline, together, macs, _share(macs, task), memory.get("peak_bytes_in_use")
+    )
+    _report(rate, trainer, pathlib.Path(workdir).expanduser())
+    return rate
+
+
+def _shares(trainer: Trainer, batch: Batch) -> Batch:
+    batch.pop("damaged", None)
+    return shard(batch, len(trainer.task.devices))
+
+
+def _by_device(task: Task) -> jax.sharding.Sharding:
+    """As the step takes a batch, without moving it."""
+    local = [device for device in task.devices if device.process_index == jax.process_index()]
+    mesh = jax.sharding.Mesh(np.array(local), (AXIS,))
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
+
+
+def _train(trainer: Trainer, batches: Iterable[Batch]) -> float:
+    """Steps per second."""
+    state, pending = hosts.in_memory(trainer.init(0)), collections.deque()
+    start, done = 0.0, 0
+    for number, batch in enumerate(batches):
+        state, metrics = trainer.step(state, batch)
+        pending.append(metrics["loss"])
+        if len(pending) > _IN_FLIGHT or number == 0:
+            jax.block_until_ready(pending.popleft())
+            now = time.perf_counter()
+            if number == 0:
+                start = now  # compiled
+                continue
+            done += 1
+            if now - start >= SECONDS:
+                break
+    jax.block_until_ready(state)
+    return (done + len(pending)) / (time.perf_counter() - start)
+
+
+def _consume(batches: Iterator[Batch]) -> float:
+    """Batches per second."""
+    next(batches)
+    start, done = time.perf_counter(), 0
+    while time.perf_counter() - start < SECONDS:
+        next(batches)
+        done += 1
+    return done / (time.perf_counter() - start)
+
+
+def _share(macs_per_second: float, task: Task) -> float | None:
+    kind = task.devices[0].device_kind
+    known = [peak for name, peak in PEAKS.items() if kind.startswith(name)]
+    if not known or task.dtype != "bfloat16":
+        return None
+    return macs_per_second / len(task.devices) / known[0]
+
+
+def in_words(rate: TrainRate) -> str:
+    """What training waits for."""
+    if rate.pipeline < rate.step:
+        return (
+            f"input-bound: the devices could train {rate.step / rate.pipeline:.1f} times as many "
+            "images as the input gives; more data.workers or cores would help"
+        )
+    return (
+        f"compute-bound: the input could give {rate.pipeline / rate.step:.1f} times as many images "
+        "as the devices train"
+    )
+
+
+def _report(rate: TrainRate, trainer: Trainer, folder: pathlib.Path) -> None:
+    task, size = trainer.task, trainer.recipe.batch_size
+    share, memory = rate.share_of_peak, rate.peak_bytes
+    rows = [
+        ("step, batch on the device", f"{rate.step:,.1f} images/s"),
+        ("input alone", f"{rate.pipeline:,.1f} images/s"),
+        ("both together", f"{rate.together:,.1f} images/s"),
+        ("step", f"{rate.macs_per_second:.3g} MACs/s"),
+        ("share of bfloat16 peak", "unknown" if share is None else f"{100 * share:.1f}%"),
+        ("peak memory", "unknown" if memory is None else f"{memory / 2**30:.2f} GiB"),
+    ]
+    print(format_table(("training", "measured"), rows))
+    print(
+        f"{in_words(rate)}\n{task.net.name}, batches of {size} images of {task.dataset.name}, "
+        f"{task.dtype}, {len(task.devices)} x {task.devices[0].device_kind}; {SECONDS:g} s each"
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(
+        folder / "bench_train.json",
+        {
+            **rate._asdict(),
+            "bound": in_words(rate).partition(":")[0],
+            "batch_size": size,
+            "dtype": task.dtype,
+            "devices": [device.device_kind for device in task.devices],
+        },
+    )

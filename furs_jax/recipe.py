@@ -1,0 +1,88 @@
+"""How a network is trained: options, learning rate and drop rates."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from furs_jax.data import AnySplit, Split
+from furs_jax.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a network is trained. configs/default.py explains the fields and gives their units."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    end_learning_rate: float
+    warmup_epochs: float
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+    label_smoothing: float
+    dropout: float
+    dropout_by_epoch: bool
+    dropout_by_depth: bool
+    crop_margin: int
+    flip: bool
+
+    def check(self, option: str, split: AnySplit) -> None:
+        """Raises ConfigError where the recipe can't train on `split`; `option` names it."""
+        if self.epochs < 1:
+            raise ConfigError(f"{option}.epochs={self.epochs} must be at least 1")
+        if self.batch_size > len(split.labels):
+            raise ConfigError(
+                f"{option}.batch_size={self.batch_size} is more than the {len(split.labels)} "
+                "training images"
+            )
+        if self.crop_margin and not isinstance(split, Split):
+            raise ConfigError(
+                f"{option}.crop_margin={self.crop_margin} must be 0 for images on disk: they get "
+                "random resized crops (data.min_scale)"
+            )
+        if not 0 <= self.dropout < 1 or not 0 <= self.label_smoothing < 1:
+            raise ConfigError(f"{option}.dropout and .label_smoothing must be in [0, 1)")
+        if not self.learning_rate > 0 or not 0 <= self.warmup_epochs < self.epochs:
+            raise ConfigError(
+                f"{option}.learning_rate must be above 0 and .warmup_epochs in [0, epochs)"
+            )
+
+
+def make_optimizer(recipe: Recipe, epoch_steps: int) -> optax.GradientTransformation:
+    """SGD as in PyTorch: the decay is added to the gradient, before the momentum."""
+    warmup, total = round(recipe.warmup_epochs * epoch_steps), recipe.epochs * epoch_steps
+    schedule = optax.cosine_decay_schedule(
+        recipe.learning_rate, total - warmup, recipe.end_learning_rate / recipe.learning_rate
+    )
+    if warmup:
+        ramp = optax.linear_schedule(0.0, recipe.learning_rate, warmup)
+        schedule = optax.join_schedules([ramp, schedule], [warmup])
+
+    def learning_rate(count: jax.Array) -> jax.Array:
+        return schedule(count.astype(jnp.float32))
+
+    return optax.chain(
+        optax.add_decayed_weights(recipe.weight_decay),
+        optax.sgd(learning_rate, recipe.momentum, recipe.nesterov),
+    )
+
+
+def dropout_schedule(
+    recipe: Recipe, epoch_steps: int, sites: int
+) -> Callable[[jax.Array], jax.Array]:
+    """Step -> drop rates of the sites in training, shape (L,)."""
+    depth = np.arange(1, sites + 1) / sites if recipe.dropout_by_depth else np.ones(sites)
+    full = jnp.asarray(recipe.dropout * depth, jnp.float32)
+
+    def rates(step: jax.Array) -> jax.Array:
+        if not recipe.dropout_by_epoch:
+            return full
+        epoch = step // epoch_steps
+        return full * (epoch.astype(jnp.float32) / recipe.epochs)
+
+    return rates
