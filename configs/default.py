@@ -57,10 +57,8 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.dtype = "auto"  # of the computation: bfloat16 on TPU and GPU, float32 on CPU
     config.cpu_devices = 0  # JAX devices on CPU; 0: as measured best, see best_cpu_devices
     config.eval_batch_size = 256  # images, over all devices; evaluation only
-    config.checkpoint_seconds = (
-        10.0  # save after an epoch when the last save is so long ago; within one
-    )
-    #                                after a minute, too
+    # Save after an epoch when the last save is so long ago; within an epoch after a minute, too.
+    config.checkpoint_seconds = 10.0
     # A folder for a trace of ten steps of the first training, for TensorBoard or Perfetto.
     config.profile = config_dict.placeholder(str)
 

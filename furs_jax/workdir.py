@@ -12,6 +12,16 @@ from furs_jax.errors import WorkdirBusyError, WorkdirError
 
 Record = dict[str, Any]
 
+# Options that a run may go on with changed, since they don't influence its result.
+HARMLESS = {
+    "checkpoint_seconds",
+    "profile",
+    "data.workers",
+    "data.processes",
+    "data.prefetch",
+    "furs.memory_gib",
+}
+
 
 class Workdir:
     """The folder of one run. It belongs to one config and to one process at a time.
@@ -57,10 +67,15 @@ class Workdir:
             raise WorkdirError(f"workdir {self.path} is a file; give a folder")
         if self.config.exists():
             stored = read_json(self.config)["config"]
-            if stored != config:
+            differing = [
+                line
+                for line in _differences(stored, config)
+                if line.partition(" ")[0].removeprefix("config.") not in HARMLESS
+            ]
+            if differing:
                 raise WorkdirError(
                     f"workdir {self.path} holds a run of another config, which differs in "
-                    f"{', '.join(_differences(stored, config))}. Give another --workdir, or that "
+                    f"{', '.join(differing)}. Give another --workdir, or that "
                     "run's own options to go on with it"
                 )
         elif self.path.exists() and set(os.listdir(self.path)) - {".lock"}:

@@ -74,3 +74,13 @@ def test_differences_are_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(WorkdirError, match="is a file"):
         Workdir(tmp_path / "file", config)
+
+
+def test_what_does_not_influence_the_result_may_change(tmp_path):
+    config = {"data": {"workers": 0, "name": "digits"}, "checkpoint_seconds": 10.0}
+    folder = Workdir(tmp_path, config)
+    folder.start(config, {})
+    folder.close()
+    Workdir(tmp_path, {"data": {"workers": 8, "name": "digits"}, "checkpoint_seconds": 1.0}).close()
+    with pytest.raises(WorkdirError, match=r"differs in config.data.name \(digits there, x here\)"):
+        Workdir(tmp_path, {"data": {"workers": 8, "name": "x"}, "checkpoint_seconds": 1.0})
