@@ -1,7 +1,9 @@
 """ResNet-14 of a quarter's width on scikit-learn's digits (8x8): the demo.
 
-python -m furs_jax.main --config=configs/digits.py --workdir=runs/digits
+    python -m furs_jax.main --config=configs/digits.py --workdir=runs/digits
 
+Measured on 2 cores of a CPU, 5 final seeds: 8 min 41 s beside other work; top-1 of the original
+99.11 ± 0.62 %, of the searched network 99.11 ± 0.45 %.
 """
 
 from configs.default import adapt
