@@ -1,4 +1,4 @@
-"""ResNet-14 of a quarter's width on scikit-learn's digits (8x8): the demo.
+"""ResNet-14 of half width on scikit-learn's digits (8x8): the demo.
 
     python -m furs_jax.main --config=configs/digits.py --workdir=runs/digits
 
