@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import zlib
 from typing import NamedTuple
 
 import ml_collections
@@ -43,6 +44,8 @@ def prepare(config: ml_collections.ConfigDict) -> Prepared:
     # First, because weights that are given below are read onto a device.
     devices = set_up(config.cpu_devices, batch_sizes.values())
     dataset = dataset_of(config.data)
+    splits = (dataset.train, dataset.search, dataset.test)
+    hosts.agree("the data", [zlib.crc32(split.labels.tobytes()) for split in splits])
     net, budget = initial_network(config, dataset)
     limits = config.reallocate
     fit_to_budget(net, net.channels, budget, limits.min_channels, limits.channel_multiple)

@@ -283,11 +283,11 @@ def _train_steps(
         batch = next(batches)
         skipped += int(np.sum(batch.pop("damaged", 0)))
         state, metrics = trainer.step(state, shard(batch, devices))
+        on_step(step + 1)
         asked = saver.pause()
         pending.append((metrics, ask(asked)))
         if len(pending) > _IN_FLIGHT:
             fetch()
-        on_step(step + 1)
         # What another host asks for is known some steps later, at the same step on all.
         if paused or (asked and hosts.count() == 1):
             break
