@@ -2,8 +2,10 @@
 
 import pytest
 
-from configs import cifar100, fashion, imagenet
+from configs import cifar100, default, fashion, imagenet
+from furs_jax.furs import Estimator
 from furs_jax.networks import get_network
+from furs_jax.prepare import estimator_of
 
 # MMACs: Chen et al., CVPR 2020; of the last two, what the files say.
 PUBLISHED = {
@@ -49,3 +51,7 @@ def test_arguments_of_rows(file):
         file.get_config("vgg")
     with pytest.raises(ValueError, match="there is only 'smoke'"):
         file.get_config(f"{first},smok")
+
+
+def test_the_library_s_estimator_is_the_default_config_s():
+    assert estimator_of(default.get_config().furs) == Estimator()
