@@ -13,7 +13,7 @@ from ml_collections import config_dict
 
 
 def training() -> ml_collections.ConfigDict:
-    """One training: the fields of `furs_jax.train.Recipe`."""
+    """One training: the fields of `furs_jax.recipe.Recipe`."""
     return ml_collections.ConfigDict(
         {
             "epochs": 200,
