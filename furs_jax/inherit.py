@@ -129,8 +129,9 @@ def least_important_first(
 def free_axes(net: Network) -> Axes:
     """The array axes of every site whose channels may come in any order.
 
-    Found by building the network with the site one channel wider: the axes that grow are the
-    site's. Its order is free where reversing it on those axes leaves the logits as they were.
+    Found by building the network with the site wider by the least that it can be: the axes that
+    grow are the site's. Its order is free where reversing it on those axes leaves the logits as
+    they were.
 
     Raises:
       ConfigError: in this network channels don't come and go in front, so that weights can't be
@@ -141,7 +142,7 @@ def free_axes(net: Network) -> Axes:
     def shapes(channels: Sequence[int]) -> Variables:
         return jax.eval_shape(net.module(channels).init, jax.random.key(0), image)
 
-    channels = np.asarray(net.channels)
+    channels, step = np.asarray(net.channels), net.multiple
     base = shapes(channels)
     flat = jax.tree_util.tree_leaves_with_path(base)
     variables, images = _random_like(base), _random_like(jax.tree.map(_two, image))
@@ -149,31 +150,33 @@ def free_axes(net: Network) -> Axes:
     logits = module.apply(variables, images)
     axes: Axes = {}
     for site, width in enumerate(channels):
-        wider = jax.tree.leaves(shapes(channels + np.eye(len(channels), dtype=int)[site]))
+        wider = jax.tree.leaves(shapes(channels + step * np.eye(len(channels), dtype=int)[site]))
         grown = [
             # The first key names the collection ("params"), which `inherit` treats one by one.
             (jax.tree_util.keystr(path[1:]), axis)
             for (path, x), y in zip(flat, wider, strict=True)
             for axis in range(x.ndim)
-            if y.shape[axis] == x.shape[axis] + 1 == width + 1
+            if y.shape[axis] == x.shape[axis] + step == width + step
         ]
         order = [np.arange(c)[::-1] for c in channels]
         reversed_ = {k: permute(v, order, {site: grown}) for k, v in variables.items()}
         if np.allclose(module.apply(reversed_, images), logits, rtol=1e-3, atol=1e-4):
             axes[site] = grown
-    _check(net, variables, images, logits, shapes(channels + 1))
+    _check(net, variables, images, logits, channels + step, shapes(channels + step))
     return axes
 
 
-def _check(net: Network, variables: Any, images: Any, logits: Any, wider: Any) -> None:
-    """Growing every site by one silent channel in front must leave the logits as they were."""
+def _check(
+    net: Network, variables: Any, images: Any, logits: Any, channels: np.ndarray, shapes: Any
+) -> None:
+    """Growing every site by silent channels in front must leave the logits as they were."""
 
     def silence(path: Any, x: jax.Array) -> jax.Array:
         return jnp.zeros_like(x) if path[-1].key in ("scale", "bias") else x
 
-    grown = jax.tree_util.tree_map_with_path(silence, _random_like(wider))
+    grown = jax.tree_util.tree_map_with_path(silence, _random_like(shapes))
     grown = jax.tree.map(_trailing, variables, grown)
-    found = net.module([c + 1 for c in net.channels]).apply(grown, images)
+    found = net.module(channels).apply(grown, images)
     if not np.allclose(found, logits, rtol=1e-3, atol=1e-4):
         raise ConfigError(
             f"search.warm_start can't be used with {net.name}: its layers don't take new channels "

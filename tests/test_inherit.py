@@ -5,10 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from furs_jax.errors import ConfigError
 from furs_jax.inherit import channel_importance, free_axes, inherit, least_important_first
+from furs_jax.networks import Network, get_network
 from furs_jax.step import shard
 from furs_jax.train import make_trainer
 from tests.conftest import tiny_network
+from tests.own_network import Fork
 from tests.test_step import RECIPE, random_split, random_task
 
 
@@ -126,3 +129,16 @@ def test_importance_is_the_summed_squared_gradient_on_any_number_of_devices(tiny
     for sites in zip(*found, expected, strict=True):
         for site in sites[:2]:
             np.testing.assert_allclose(site, sites[2], rtol=2e-3, atol=1e-6 * np.max(sites[2]))
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        get_network("densenet16_cifar", 0.45, 10, image_shape=(8, 8, 1)),
+        Network.from_module(Fork(), (8, 8, 1)),  # a concatenation, and groups of two
+    ],
+    ids=lambda net: net.name,
+)
+def test_networks_that_concatenate_are_refused(net):
+    with pytest.raises(ConfigError, match="warm_start can't be used with"):
+        free_axes(net)
