@@ -10,16 +10,15 @@ import jax
 import ml_collections
 import numpy as np
 
-from furs_jax import furs as furs_lib
 from furs_jax import hosts
 from furs_jax.distill import load_network
 from furs_jax.errors import ConfigError, DataError
 from furs_jax.final import train_seeds
+from furs_jax.measure import make_task_estimate, search_batches
 from furs_jax.networks import get_network
-from furs_jax.prepare import Prepared, estimator_of, given_channels, prepare
+from furs_jax.prepare import Prepared, given_channels, prepare
 from furs_jax.report.statistics import Interval
 from furs_jax.report.tables import format_table, furs_table, network_table
-from furs_jax.rounds import Reread, evenly_spread
 from furs_jax.run import Record, Run, from_weights
 from furs_jax.search import run_in_folder, search
 from furs_jax.stop import Stop
@@ -91,17 +90,8 @@ def measure(config: ml_collections.ConfigDict, workdir: str | None) -> Record:
     """FURs of a checkpoint on the search split."""
     prepared, channels, variables = _checkpoint(config)
     task, options = prepared.task, config.furs
-    found = furs_lib.estimate_furs(
-        task.net,
-        channels,
-        variables,
-        Reread(evenly_spread(task.dataset.search, options.images), options.batch_size),
-        num_layers=config.reallocate.num_layers,
-        seed=config.seed,
-        preprocess=task.preprocess,
-        dtype=task.dtype,
-        devices=task.devices,
-        **estimator_of(options)._asdict(),
+    found = make_task_estimate(task, options, channels)(
+        variables, search_batches(task, options), config.reallocate.num_layers, config.seed
     )
     print(furs_table(task.net.site_names, channels, found))
     values = {

@@ -1,21 +1,21 @@
 """The rounds: train, measure FURs, reallocate (Chen et al., CVPR 2020, algorithm 1)."""
 
-import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import ml_collections
 import numpy as np
 
-from furs_jax import furs as furs_lib
 from furs_jax import hosts
 from furs_jax.checkpoint import Checkpoints
-from furs_jax.data import AnySplit, evaluation_batches
+from furs_jax.data import AnySplit
 from furs_jax.data.batches import steps_per_epoch
+from furs_jax.furs import SURE
 from furs_jax.inherit import channel_importance, free_axes, inherit, least_important_first
+from furs_jax.measure import make_task_estimate, search_batches
 from furs_jax.networks import Network
-from furs_jax.prepare import estimator_of, recipe_of, warm_recipe
+from furs_jax.prepare import recipe_of, warm_recipe
 from furs_jax.reallocate import choose_sites, directed, reallocate
 from furs_jax.recipe import Recipe
 from furs_jax.run import Record, Run, derived_seed, from_weights, train_phase
@@ -52,7 +52,7 @@ def run_rounds(run: Run) -> tuple[int, ...]:
     if len(records) < options.rounds:
         run.console.print(
             f"stopped after {len(records)} rounds: the best and the worst site's FURs differ by "
-            f"{records[-1]['spread']:.1f} standard errors, {furs_lib.SURE:g} are needed"
+            f"{records[-1]['spread']:.1f} standard errors, {SURE:g} are needed"
         )
     return selected(records, options.select)
 
@@ -63,7 +63,7 @@ def selected(records: list[Record], select: str) -> tuple[int, ...]:
 
 
 def _equal(records: list[Record], options: ml_collections.ConfigDict) -> bool:
-    return options.stop_when_equal and bool(records) and records[-1]["spread"] < furs_lib.SURE
+    return options.stop_when_equal and bool(records) and records[-1]["spread"] < SURE
 
 
 def _best(records: list[Record]) -> Record:
@@ -93,13 +93,13 @@ def _round(run: Run, records: list[Record]) -> Record:
     compiled = run.clock.seconds
     title = f"round {index + 1}/{config.search.rounds}"
     phase, monitor = _phase(index), _monitor(run, channels)
-    images = Reread(evenly_spread(dataset.search, config.furs.images), config.furs.batch_size)
+    images = search_batches(run.task, config.furs)
     trainer = _trainer(run, channels, records, images)
     compiled_before = run.clock.seconds
     variables, trained = train_phase(run, trainer, phase, title, (1, index), monitor)
     start, compiled_training = time.monotonic(), run.clock.seconds
     search = make_evaluator(run.task, channels)(variables, dataset.search)
-    estimate = _make_estimate(run, channels)(
+    estimate = make_task_estimate(run.task, config.furs, channels)(
         variables,
         images,
         layers_in_round(config.reallocate, index),
@@ -144,13 +144,10 @@ def _trainer(
     old_channels = records[parent]["channels"]
     with Checkpoints(run.workdir.checkpoints / _phase(parent)) as checkpoints:
         old = checkpoints.restore(make_trainer(run.task, old_channels, recipe, split).abstract())
-    module = run.task.net.module(old_channels, dtype=run.task.dtype)
-
-    def apply(variables, images, gates):
-        return module.apply(variables, run.task.preprocess(images), gates)
-
     axes = free_axes(run.task.net)
-    importance = channel_importance(apply, old_channels, old.variables, images, run.task.devices)
+    importance = channel_importance(
+        run.task.apply(old_channels), old_channels, old.variables, images, run.task.devices
+    )
     order = least_important_first(importance, axes, old_channels, channels)
     trainer = make_trainer(run.task, channels, warm_recipe(config), split)
     return trainer._replace(init=lambda seed: inherit(old, trainer.init(seed), order, axes))
@@ -206,52 +203,20 @@ def layers_in_round(options: ml_collections.ConfigDict, index: int) -> int:
     return max(round(options.num_layers - index * options.num_layers_decay), 0)
 
 
-def _make_estimate(run: Run, channels: Sequence[int], **changes: Any) -> Callable:
-    """`make_estimate` with the run's options; its function reads the search split."""
-    options = run.config.furs
-    return furs_lib.make_estimate(
-        run.task.net,
-        channels,
-        preprocess=run.task.preprocess,
-        dtype=run.task.dtype,
-        devices=run.task.devices,
-        **{**estimator_of(options)._asdict(), **changes},
-    )
-
-
 def _monitor(run: Run, channels: Sequence[int]) -> Callable[[int, Any], Record]:
     """Fisher FURs after every so many epochs of a round, for metrics.jsonl."""
-    options, dataset = run.config.furs, run.task.dataset
+    options = run.config.furs
     if not options.every_epochs:
         return lambda epoch, variables: {}
-    estimate = _make_estimate(run, channels, method="fisher", metric="loss")
+    estimate = make_task_estimate(run.task, options, channels, method="fisher", metric="loss")
     # A gradient of gates costs about as much as one of weights: few per cent of an epoch.
-    most = max(len(dataset.train.labels) * options.every_epochs // _MONITOR_SHARE, 2)
-    split = evenly_spread(dataset.search, min(options.images or most, most))
+    most = max(len(run.task.dataset.train.labels) * options.every_epochs // _MONITOR_SHARE, 2)
+    batches = search_batches(run.task, options, most)
 
     def monitor(epoch: int, variables: Any) -> Record:
         if epoch % options.every_epochs:
             return {}
-        furs = estimate(variables, Reread(split, options.batch_size), 0, 0)
+        furs = estimate(variables, batches, 0, 0)
         return {"furs": furs.furs.tolist(), "furs_stderr": furs.furs_stderr.tolist()}
 
     return monitor
-
-
-@dataclasses.dataclass(frozen=True)
-class Reread:
-    """Evaluation batches of a split, this host's parts, that can be read again and again."""
-
-    split: AnySplit
-    batch_size: int
-
-    def __iter__(self) -> Iterator[Batch]:
-        return iter(evaluation_batches(self.split, self.batch_size, hosts.index(), hosts.count()))
-
-
-def evenly_spread(split: AnySplit, count: int) -> AnySplit:
-    """`count` images evenly spread over the split; all of it where count is 0 or too large."""
-    total = len(split.labels)
-    if not 0 < count < total:
-        return split
-    return split.take(np.arange(count) * total // count)

@@ -73,7 +73,7 @@ def run_in_folder(
                 prepared = prepare(config)
                 run = Run(config, *prepared, folder, console, clock, stop or Stop())
                 environment = _environment(run.task)
-                console.header(folder, run.task, run.budget)
+                console.header(folder, run.task, run.budget, run.start)
                 if folder.start(_as_json(config), environment) != environment:
                     console.moved(folder)
                 result = json.loads(json.dumps(work(run)))

@@ -20,10 +20,12 @@ from furs_jax.data.augment import normalise
 from furs_jax.data.batches import Batch, steps_per_epoch
 from furs_jax.distill import Teacher, distillation_loss
 from furs_jax.errors import DivergedError
+from furs_jax.gates import Gates
 from furs_jax.networks import Network
 from furs_jax.recipe import Recipe, dropout_schedule, make_optimizer
 from furs_jax.step import (
     AXIS,
+    Apply,
     Augmentation,
     TrainState,
     Variables,
@@ -62,6 +64,15 @@ class Task(NamedTuple):
     def preprocess(self, images: jax.Array) -> jax.Array:
         """uint8 images to normalised float32 ones."""
         return normalise(images, self.dataset.mean, self.dataset.std)
+
+    def apply(self, channels: Sequence[int]) -> Apply:
+        """(variables, uint8 images, gates) -> logits of the network of `channels`."""
+        module = self.net.module(channels, dtype=self.dtype)
+
+        def apply(variables: Variables, images: jax.Array, gates: Gates) -> jax.Array:
+            return module.apply(variables, self.preprocess(images), gates)
+
+        return apply
 
 
 class Trainer(NamedTuple):
@@ -304,12 +315,7 @@ def make_evaluator(
 
     Where damaged images were skipped, also their number, "skipped".
     """
-    module = task.net.module(channels, dtype=task.dtype)
-
-    def apply(variables, images, gates):
-        return module.apply(variables, task.preprocess(images), gates)
-
-    step = data_parallel(make_eval_step(apply), task.devices)
+    step = data_parallel(make_eval_step(task.apply(channels)), task.devices)
 
     def evaluate(variables: Variables, split: AnySplit) -> dict[str, float]:
         total: collections.Counter = collections.Counter()

@@ -1,7 +1,9 @@
 """The ways to measure FURs, on one trained network: time, memory, agreement with many draws."""
 
+import json
 import pathlib
 import time
+import zlib
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -11,16 +13,15 @@ import numpy as np
 from scipy import stats
 
 from furs_jax import report
-from furs_jax.data import evaluation_batches
 from furs_jax.errors import ConfigError, MissingExtraError
 from furs_jax.fur_steps import draw_noise, make_dropout_step, make_fisher_step
-from furs_jax.furs import AUTO, FURs, drop_rates, estimate_furs
+from furs_jax.furs import AUTO, FURs, drop_rates
 from furs_jax.gates import dropout_gates
+from furs_jax.measure import make_task_estimate, search_batches
 from furs_jax.prepare import estimator_of, prepare, recipe_of
 from furs_jax.reallocate import choose_sites
 from furs_jax.report.tables import format_table
 from furs_jax.resources import marginal_macs
-from furs_jax.rounds import evenly_spread
 from furs_jax.step import Apply, data_parallel, make_eval_step, shard
 from furs_jax.train import Task, make_trainer, train
 from furs_jax.workdir import write_json
@@ -68,8 +69,8 @@ def bench(config: Any, workdir: str) -> None:
     task = prepare(config).task
     folder = pathlib.Path(workdir).expanduser()
     variables = trained(task, config, folder)
-    split = evenly_spread(task.dataset.search, config.furs.images)
-    batches = list(evaluation_batches(split, config.furs.batch_size))
+    source = search_batches(task, config.furs)
+    batches, images = list(source), len(source.split.labels)
     timings = _timings(task, config, variables, batches)
     reference, estimates = _estimates(task, config, variables, batches)
     quality = {
@@ -79,7 +80,7 @@ def bench(config: Any, workdir: str) -> None:
     print(_table(timings, quality))
     print(
         f"{task.net.name}, {len(task.net.channels)} sites, {once} draws, rate "
-        f"{config.furs.base_drop_rate}, {len(split.labels):,} images of {task.dataset.name}, "
+        f"{config.furs.base_drop_rate}, {images:,} images of {task.dataset.name}, "
         f"{len(task.devices)} x {task.devices[0].device_kind}\n"
         f"reference: {REFERENCE_DRAWS} other draws of reduced variance. rel. s.e.: median standard "
         "error / reference; at equal time: in the time of the first way. Spearman, Kendall and "
@@ -123,19 +124,34 @@ def trained(task: Task, config: Any, folder: pathlib.Path) -> Any:
     """The original network's variables, trained by config.train and kept in the folder."""
     trainer = make_trainer(task, task.net.channels, recipe_of(config.train), task.dataset.train)
     folder.mkdir(parents=True, exist_ok=True)
-    variables, record = train(trainer, config.seed, folder / "checkpoints" / "bench")
+    # Of this training alone: the benchmark's own options may change in one folder.
+    options = config.to_dict()
+    training = {
+        k: v
+        for k, v in options.items()
+        if k
+        in (
+            "seed",
+            "network",
+            "width_multiplier",
+            "flops_budget",
+            "padding",
+            "dtype",
+            "data",
+            "train",
+        )
+    }
+    name = f"bench_{zlib.crc32(json.dumps(training, sort_keys=True).encode()):08x}"
+    variables, record = train(trainer, config.seed, folder / "checkpoints" / name)
     print(f"trained: loss {record['loss']:.4f}, accuracy {100 * record['accuracy']:.2f}%")
     return jax.tree.map(np.asarray, variables)
 
 
 def _timings(task: Task, config: Any, variables: Any, batches: list) -> dict[str, Timing]:
     options, channels = config.furs, task.net.channels
-    module = task.net.module(channels, dtype=task.dtype)
     rates = drop_rates(channels, marginal_macs(task.net.macs, channels), options.base_drop_rate)
     rates, key = jnp.asarray(rates, jnp.float32), jax.random.key(config.seed)
-
-    def apply(variables, images, gates):
-        return module.apply(variables, task.preprocess(images), gates)
+    apply = task.apply(channels)
 
     def dropout(fan_out: bool, reduced: bool) -> Callable:
         return make_dropout_step(apply, channels, options.draws, options.noise, fan_out, reduced)
@@ -207,26 +223,19 @@ def _estimates(
 ) -> tuple[FURs, dict[str, list[FURs]]]:
     """The reference, and REPEATS estimates of each kind."""
 
-    def estimate(seed: int, **options: Any) -> FURs:
-        return estimate_furs(
-            task.net,
-            task.net.channels,
-            variables,
-            batches,
-            seed=seed,
-            preprocess=task.preprocess,
-            dtype=task.dtype,
-            devices=task.devices,
-            **{**estimator_of(config.furs)._asdict(), "metric": "loss", **options},
+    def estimate(kind: dict[str, Any], seeds: Iterable[int]) -> list[FURs]:
+        measure = make_task_estimate(
+            task, config.furs, task.net.channels, **{"metric": "loss", **kind}
         )
+        return [measure(variables, batches, 0, seed) for seed in seeds]
 
-    reference = estimate(config.seed + 1000, draws=REFERENCE_DRAWS, variance_reduction=True)
+    seed = config.seed
+    many = {**KINDS["reduced variance"], "draws": REFERENCE_DRAWS}
+    (reference,) = estimate(many, [seed + 1000])
+    # Nothing is drawn for "fisher".
+    repeats = {kind: 1 if kind == "fisher" else REPEATS for kind in KINDS}
     return reference, {
-        kind: [
-            estimate(config.seed + repeat, **options)
-            # Nothing is drawn for this one.
-            for repeat in range(1 if kind == "fisher" else REPEATS)
-        ]
+        kind: estimate(options, range(seed, seed + repeats[kind]))
         for kind, options in KINDS.items()
     }
 

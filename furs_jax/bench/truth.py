@@ -6,29 +6,32 @@ is divided by that of the MACs. For networks small enough for 2 L S trainings.
 """
 
 import dataclasses
-import pathlib
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
 from furs_jax.data import training_batch
 from furs_jax.fur_steps import gate_gradients
-from furs_jax.furs import estimate_furs
 from furs_jax.inherit import inherit
-from furs_jax.prepare import Prepared, estimator_of, prepare, recipe_of
+from furs_jax.measure import Reread, make_task_estimate, search_batches
+from furs_jax.prepare import recipe_of
 from furs_jax.report.tables import format_table
 from furs_jax.resources import marginal_macs
-from furs_jax.rounds import Reread, evenly_spread
-from furs_jax.run import derived_seed
+from furs_jax.run import Run, derived_seed
+from furs_jax.search import run_in_folder
 from furs_jax.step import Variables
 from furs_jax.train import Task, Trainer, make_evaluator, make_trainer, train
-from furs_jax.workdir import Journal, write_json
+from furs_jax.workdir import Journal
 
 CHANGE = 0.25  # of a site's width
 NEW_CHANNELS = 4  # that the score of gaining channels tries
+RATES = (0.05, 0.2, 0.4)  # base drop rates
+DRAWS = 10
 BATCHES = 20  # to estimate BatchNorm's statistics anew from
 
 Estimates = dict[str, np.ndarray]  # estimator -> what it says of every site, shape (L,)
@@ -37,46 +40,52 @@ Estimates = dict[str, np.ndarray]  # estimator -> what it says of every site, sh
 def bench(config: Any, workdir: str) -> None:
     """Measures the truth and correlates every estimator with it; goes on where it stopped.
 
-    Trainings use config.train, and config.final.seeds seeds. Prints a table and writes
-    truth.jsonl (one line a training) and bench_truth.json.
+    Trainings use config.train, and config.final.seeds seeds. The folder is a run's: truth.jsonl
+    has one line a training, result.json the outcome.
+
+    Raises:
+      WorkdirError: the folder holds another config's trainings, or a search.
     """
-    prepared = prepare(config)
-    folder = pathlib.Path(workdir).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
-    journal = Journal(folder / "truth.jsonl")
-    net, seeds = prepared.task.net, config.final.seeds
+    config = config.copy_and_resolve_references()
+    config.mode = "truth"  # a search in the same folder would be another run
+    run_in_folder(config, workdir, _measure, _table)
+
+
+def _measure(run: Run) -> dict[str, Any]:
+    journal = Journal(run.workdir.path / "truth.jsonl")
+    net, seeds = run.task.net, run.config.final.seeds
     for site, sign in changes(len(net.channels)):
-        _retrain(config, prepared, site, sign, journal)
-    ratios = truth(journal.read(), len(net.channels))
-    found = [_estimates(config, prepared, seed, folder) for seed in range(seeds)]
-    rows, record = [], {}
-    for name in found[0]:
-        each = np.stack([estimates[name] for estimates in found])
-        mean = each.mean(axis=0)
-        rank = stats.spearmanr(mean, ratios.mean(axis=0))
-        single = [stats.spearmanr(one, ratios.mean(axis=0)).statistic for one in each]
-        agree = _agreement(each)
-        rows.append(
-            (
-                name,
-                *(f"{x:.2f}" for x in (rank.statistic, rank.pvalue, np.mean(single))),
-                f"{agree:.2f}",
-            )
-        )
-        record[name] = {"each": each.tolist(), "spearman": rank.statistic, "p": rank.pvalue}
-    agree = _agreement(ratios)
-    rows.append(("the truth, seed by seed", "", "", "", f"{agree:.2f}"))
+        _retrain(run, site, sign, journal)
+    measure = functools.cache(functools.partial(_make_measure, run))
+    found = [_estimates(run, seed, measure) for seed in range(seeds)]
+    return {
+        "network": net.name,
+        "sites": net.site_names,
+        "data": run.task.dataset.name,
+        "truth": truth(journal.read(), len(net.channels)).tolist(),
+        "estimates": {name: [one[name].tolist() for one in found] for name in found[0]},
+    }
+
+
+def _table(result: dict[str, Any]) -> str:
+    """Every estimator's correlation with the truth; then the truth of every site."""
+    ratios = np.array(result["truth"])
+    mean_truth = ratios.mean(axis=0)
+    rows = []
+    for name, each in result["estimates"].items():
+        rank = stats.spearmanr(np.mean(each, axis=0), mean_truth)
+        single = np.mean([stats.spearmanr(one, mean_truth).statistic for one in each])
+        numbers = (rank.statistic, rank.pvalue, single, _agreement(each))
+        rows.append((name, *(f"{x:.2f}" for x in numbers)))
+    rows.append(("the truth, seed by seed", "", "", "", f"{_agreement(ratios):.2f}"))
     header = ("estimator", "Spearman", "p", "one network", "between seeds")
-    print(format_table(header, rows))
-    print(_sites_table(net.site_names, ratios))
-    print(
-        f"{net.name}, {len(net.channels)} sites, {prepared.task.dataset.name}; truth: search loss "
-        f"of networks with one site {CHANGE:.0%} wider and narrower, {seeds} seeds each. Spearman: "
-        "of the mean over seeds with the mean truth; one network: of a single one, mean; between "
-        "seeds: mean Spearman of two seeds, the most that noise leaves to see"
+    return (
+        f"{format_table(header, rows)}\n\n{_sites_table(result['sites'], ratios)}\n"
+        f"{result['network']}, {ratios.shape[1]} sites, {result['data']}; truth: search loss of "
+        f"networks with one site {CHANGE:.0%} wider and narrower, {len(ratios)} seeds each. "
+        "Spearman: of the mean over seeds with the mean truth; one network: of a single one, mean; "
+        "between seeds: mean Spearman of two seeds, the most that noise leaves to see"
     )
-    record = {"truth": ratios.tolist(), "channels": list(net.channels), "estimators": record}
-    write_json(folder / "bench_truth.json", record)
 
 
 def changes(sites: int) -> list[tuple[int, int]]:
@@ -85,9 +94,11 @@ def changes(sites: int) -> list[tuple[int, int]]:
 
 
 def changed(channels: Sequence[int], site: int, sign: int) -> tuple[int, ...]:
-    """The vector with one site a quarter (at least one channel) wider or narrower."""
+    """The vector with one site a quarter (at least one channel) wider or narrower, never gone."""
     step = max(round(CHANGE * channels[site]), 1)
-    return tuple(c + sign * step * (place == site) for place, c in enumerate(channels))
+    return tuple(
+        max(c + sign * step, 1) if place == site else c for place, c in enumerate(channels)
+    )
 
 
 def truth(records: list[dict[str, Any]], sites: int) -> np.ndarray:
@@ -100,9 +111,9 @@ def truth(records: list[dict[str, Any]], sites: int) -> np.ndarray:
     return (loss[0] - loss[1]) / (macs[1] - macs[0])
 
 
-def _retrain(config: Any, prepared: Prepared, site: int, sign: int, journal: Journal) -> None:
+def _retrain(run: Run, site: int, sign: int, journal: Journal) -> None:
     """Trains one changed network with the seeds that are still to do."""
-    task = prepared.task
+    task, config = run.task, run.config
     done = {(r["site"], r["sign"], r["seed"]) for r in journal.read()}
     seeds = [s for s in range(config.final.seeds) if (site, sign, s) not in done]
     if not seeds:
@@ -117,38 +128,41 @@ def _retrain(config: Any, prepared: Prepared, site: int, sign: int, journal: Jou
         journal.append(
             {"site": site, "sign": sign, "seed": seed, "search_loss": loss, "macs": macs}
         )
-        print(f"site {site} {'wider' if sign > 0 else 'narrower'}, seed {seed}: {loss:.4f}")
+        how = "wider" if sign > 0 else "narrower"
+        run.console.print(f"site {site} {how}, seed {seed}: search loss {loss:.4f}")
 
 
-def _estimates(config: Any, prepared: Prepared, seed: int, folder: pathlib.Path) -> Estimates:
+def _make_measure(run: Run, options: tuple[tuple[str, Any], ...]) -> Callable:
+    """(variables, seed) -> FURs of the original network, by config.furs with `options`."""
+    changes_ = {"method": "dropout", "draws": DRAWS, **dict(options)}
+    net, furs = run.task.net, run.config.furs
+    estimate = make_task_estimate(run.task, furs, net.channels, **changes_)
+    batches = search_batches(run.task, furs)
+    return lambda variables, seed: estimate(variables, batches, 0, seed).furs
+
+
+def _estimates(run: Run, seed: int, measure: Callable) -> Estimates:
     """Every estimator on the original network, trained with one seed, with and without dropout."""
-    task = prepared.task
-    split = evenly_spread(task.dataset.search, config.furs.images)
-    batches = Reread(split, config.furs.batch_size)
+    task = run.task
     found: Estimates = {}
     for suffix, changes_ in (("", {}), (", trained without dropout", {"dropout": 0.0})):
-        recipe = dataclasses.replace(recipe_of(config.train), **changes_)
+        recipe = dataclasses.replace(recipe_of(run.config.train), **changes_)
         trainer = make_trainer(task, task.net.channels, recipe, task.dataset.train)
-        kept = folder / "checkpoints" / f"truth_{'plain' if suffix else 'dropout'}_{seed}"
-        variables, _ = train(trainer, derived_seed(config.seed, 1, seed), kept)
-
-        def furs(seed=seed, trained=variables, **options: Any) -> np.ndarray:
-            return estimate_furs(
-                task.net, task.net.channels, trained, batches, seed=seed,
-                preprocess=task.preprocess, dtype=task.dtype, devices=task.devices,
-                **{**estimator_of(config.furs)._asdict(), "method": "dropout", **options},
-            ).furs  # fmt: skip
-
-        for rate in (0.05, 0.2, 0.4):
-            found[f"dropout, loss, rate {rate}{suffix}"] = furs(base_drop_rate=rate, draws=10)
-        found[f"dropout, accuracy, rate 0.2{suffix}"] = furs(
-            base_drop_rate=0.2, draws=10, metric="accuracy"
-        )
-        found[f"fisher{suffix}"] = furs(method="fisher")
+        kept = run.workdir.checkpoints / f"truth_{'plain' if suffix else 'dropout'}_{seed}"
+        variables, _ = train(trainer, derived_seed(run.config.seed, 1, seed), kept)
         again = _statistics_anew(trainer, variables, seed)
-        found[f"dropout, loss, rate 0.2, BatchNorm anew{suffix}"] = furs(
-            trained=again, base_drop_rate=0.2, draws=10
-        )
+        for name, trained, options in (
+            *((f"dropout, loss, rate {p}", variables, {"base_drop_rate": p}) for p in RATES),
+            (
+                "dropout, accuracy, rate 0.2",
+                variables,
+                {"base_drop_rate": 0.2, "metric": "accuracy"},
+            ),
+            ("fisher", variables, {"method": "fisher"}),
+            ("dropout, loss, rate 0.2, BatchNorm anew", again, {"base_drop_rate": 0.2}),
+        ):
+            found[name + suffix] = measure(tuple(options.items()))(trained, seed)
+        batches = search_batches(task, run.config.furs)
         found[f"gain of new channels{suffix}"] = gain(task, trainer, variables, batches, seed)
     found["MACs (fewer is better)"] = -marginal_macs(task.net.macs, task.net.channels)
     return found
@@ -185,25 +199,23 @@ def gain(
     fresh = make_trainer(task, wider, trainer.recipe, trainer.split).init(seed)
     old = fresh.replace(**variables)
     state = inherit(old, fresh, [np.arange(c) for c in channels], {})
-    module = task.net.module(wider, dtype=task.dtype)
+    apply = task.apply(wider)
 
     @jax.jit
-    def gradients(variables, images, labels):
-        def apply(variables, images, gates):
-            return module.apply(variables, task.preprocess(images), gates)
-
-        found, _ = gate_gradients(apply, variables, images, wider, lambda _: labels)
-        return [g[:, 0, 0, :NEW_CHANNELS].sum(axis=0) for g in found]
+    def gradients(variables, batch):
+        found, _ = gate_gradients(apply, variables, batch["image"], wider, lambda _: batch["label"])
+        weight = batch["weight"][:, None]  # 0 for images that only fill up the batch
+        return [jnp.sum(weight * g[:, 0, 0, :NEW_CHANNELS], axis=0) for g in found]
 
     total = None
     for batch in batches:
-        part = gradients(state.variables, batch["image"], batch["label"])
+        part = gradients(state.variables, batch)
         total = part if total is None else jax.tree.map(np.add, total, part)
     squared = [float(np.mean(np.square(site))) for site in total]
     return np.array(squared) / marginal_macs(task.net.macs, channels)
 
 
-def _agreement(each: np.ndarray) -> float:
+def _agreement(each: Sequence[Sequence[float]]) -> float:
     """Mean Spearman correlation of two rows; NaN where there is one."""
     pairs = [stats.spearmanr(a, b).statistic for i, a in enumerate(each) for b in each[i + 1 :]]
     return float(np.mean(pairs)) if pairs else float("nan")

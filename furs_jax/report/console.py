@@ -1,7 +1,7 @@
 """What a run prints: header, progress, a line for each round, the comparison."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,8 +26,8 @@ class Console:
             tqdm.write(text)
             sys.stdout.flush()
 
-    def header(self, folder: Workdir, task: Task, budget: int) -> None:
-        """Devices, data and the original network."""
+    def header(self, folder: Workdir, task: Task, budget: int, channels: Sequence[int]) -> None:
+        """Devices, data and the network of the vector that is begun with."""
         data, device = task.dataset, task.devices[0]
         shape = "x".join(map(str, data.image_shape))
         self.print(
@@ -39,7 +39,7 @@ class Console:
             f"network  {task.net.name}, {len(task.net.channels)} sites, "
             f"budget {budget:,} MACs\n"
             f"workdir  {folder.path}\n\n"
-            f"{network_table(task.net, task.net.channels)}\n"
+            f"{network_table(task.net, channels)}\n"
         )
 
     def moved(self, folder: Workdir) -> None:
