@@ -34,6 +34,105 @@ def training() -> ml_collections.ConfigDict:
     )
 
 
+def data() -> ml_collections.ConfigDict:
+    """Images, and how they are split and read."""
+    options = ml_collections.ConfigDict()
+    # digits, idx:DIR, folder:DIR, tfds:NAME or random:HxWxC:CLASSES:COUNT
+    options.name = "digits"
+    options.dir = config_dict.placeholder(str)  # of TFDS; None: ~/tensorflow_datasets
+    options.search_fraction = 0.1  # of the training images, held out to measure FURs on
+    options.search_split = "stratified"  # random in equal class shares, or "last": the last
+    options.seed = 0  # of the stratified split
+    # The rest is for images on disk: folder:DIR, and TFDS sets whose images differ in size.
+    options.image_size = 224  # pixels, side of the crops
+    options.min_scale = 0.08  # least share of the area in training's random resized crops
+    options.eval_crop = 0.875  # share of the shorter side in evaluation's central crop
+    options.workers = 0  # threads that read, in each process; 0: one for each core
+    # Processes that read; 0: only this one. Threads share Python's lock, so that many cores may need
+    # some (not measured)
+    options.processes = 0
+    options.prefetch = 2  # batches read ahead
+    # A damaged image stops the run, or "skip": counted, and in training replaced by the next
+    # image
+    options.on_corrupt = "raise"
+    return options
+
+
+def furs() -> ml_collections.ConfigDict:
+    """How FURs are measured."""
+    options = ml_collections.ConfigDict()
+    options.method = "dropout"  # measured by draws, or "fisher": to second order, one pass
+    options.metric = "loss"  # what FURs rank by: "loss" or "accuracy"
+    options.base_drop_rate = 0.05  # mean rate; each site loses the same MACs
+    options.draws = config_dict.placeholder(object)  # takes a number or a word
+    # Gates drawn for each image and site, or "auto": until the sites to widen and those to
+    # narrow differ by two standard errors
+    options.draws = 5
+    options.max_draws = 50  # of "auto"
+    options.noise = "bernoulli"  # or "gaussian"
+    # Stratified draws, first order subtracted; False: the paper's independent draws
+    options.variance_reduction = True
+    options.fisher_labels = "empirical"  # true labels, or "sampled" from the prediction
+    # Fisher FURs into metrics.jsonl after every so many epochs of a round, on one image for 40
+    # trained on; 0: never
+    options.every_epochs = 0
+    options.images = 0  # of the search split to measure on, evenly spread; 0: all
+    options.batch_size = 64  # images, over all devices; fewer at once where memory_gib says so
+    options.memory_gib = 4.0  # GiB on each device for the activations of all draws and sites
+    return options
+
+
+def reallocate() -> ml_collections.ConfigDict:
+    """How the next vector follows from the FURs."""
+    options = ml_collections.ConfigDict()
+    options.direction = "fur"  # or a control: "random" sites, "reversed" ranks
+    options.num_layers = 6  # K: sites widened, and as many narrowed, in a round
+    options.num_layers_decay = 0.5  # K falls by so much every round
+    options.step = 0.15  # of a site's original width that it changes by
+    options.step_decay = 0.01  # less for each place in the ranking
+    options.min_channels = 4
+    options.channel_multiple = 1  # widths are multiples of it: 8 suits tensor cores
+    return options
+
+
+def search() -> ml_collections.ConfigDict:
+    """The rounds."""
+    options = ml_collections.ConfigDict()
+    options.rounds = 10
+    # The vector after the last round, or "best": the trained one of the lowest search loss
+    options.select = "last"
+    options.warm_start = False  # rounds after the first go on from the last one's weights
+    options.warm_epochs = 1  # then, of these rounds
+    options.warm_learning_rate = 0.05  # then, the peak
+    # Rounds without a lower search loss, after which the search goes back to the best network
+    # with half the step; 0: never
+    options.patience = 0
+    options.stop_when_equal = False  # end when no two sites' FURs surely differ
+    return options
+
+
+def kd() -> ml_collections.ConfigDict:
+    """Distillation, in final trainings."""
+    options = ml_collections.ConfigDict()
+    # "original": the run's own original network of the same seed; or a folder in a run's
+    # checkpoints/, which teaches both networks. None: no distillation.
+    options.teacher = config_dict.placeholder(str)
+    options.network = config_dict.placeholder(str)  # of that folder; None: as config.network
+    options.width_multiplier = config_dict.placeholder(float)  # likewise
+    options.alpha = 0.9  # share of the teacher in the loss
+    options.temperature = 4.0  # of both softmaxes
+    return options
+
+
+def final() -> ml_collections.ConfigDict:
+    """The comparison at the end."""
+    options = ml_collections.ConfigDict()
+    options.seeds = 1  # trainings of the original and of the searched network
+    options.use_search_split = True  # train on the train and search splits together
+    options.train = training()
+    return options
+
+
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
     """The options; `argument` "smoke" (configs/x.py:smoke) gives a run of about a minute."""
     config = ml_collections.ConfigDict()
@@ -62,78 +161,13 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     # A folder for a trace of ten steps of the first training, for TensorBoard or Perfetto.
     config.profile = config_dict.placeholder(str)
 
-    config.data = ml_collections.ConfigDict()
-    # digits, idx:DIR, folder:DIR, tfds:NAME or random:HxWxC:CLASSES:COUNT
-    config.data.name = "digits"
-    config.data.dir = config_dict.placeholder(str)  # of TFDS; None: ~/tensorflow_datasets
-    config.data.search_fraction = 0.1  # of the training images, held out to measure FURs on
-    config.data.search_split = "stratified"  # random in equal class shares, or "last": the last
-    config.data.seed = 0  # of the stratified split
-    # The rest is for images on disk: folder:DIR, and TFDS sets whose images differ in size.
-    config.data.image_size = 224  # pixels, side of the crops
-    config.data.min_scale = 0.08  # least share of the area in training's random resized crops
-    config.data.eval_crop = 0.875  # share of the shorter side in evaluation's central crop
-    config.data.workers = 0  # threads that read, in each process; 0: one for each core
-    config.data.processes = 0  # that read; 0: only this one. Threads share Python's lock, so that
-    #                            many cores may need some (not measured)
-    config.data.prefetch = 2  # batches read ahead
-    config.data.on_corrupt = "raise"  # a damaged image stops the run, or "skip": counted, and in
-    #                                   training replaced by the next image
-
+    config.data = data()
     config.train = training()  # in each round
-
-    config.furs = ml_collections.ConfigDict()
-    config.furs.method = "dropout"  # measured by draws, or "fisher": to second order, one pass
-    config.furs.metric = "loss"  # what FURs rank by: "loss" or "accuracy"
-    config.furs.base_drop_rate = 0.05  # mean rate; each site loses the same MACs
-    config.furs.draws = config_dict.placeholder(object)
-    config.furs.draws = 5  # gates drawn for each image and site, or "auto": until the sites to
-    #                        widen and those to narrow differ by two standard errors
-    config.furs.max_draws = 50  # of "auto"
-    config.furs.noise = "bernoulli"  # or "gaussian"
-    config.furs.variance_reduction = True  # stratified draws, first order subtracted; False: the
-    #                                        paper's independent draws
-    config.furs.fisher_labels = "empirical"  # true labels, or "sampled" from the prediction
-    config.furs.every_epochs = 0  # Fisher FURs into metrics.jsonl after every so many epochs of a
-    #                               round, on one image for 40 trained on; 0: never
-    config.furs.images = 0  # of the search split to measure on, evenly spread; 0: all
-    config.furs.batch_size = 64  # images, over all devices; fewer at once where memory_gib says so
-    config.furs.memory_gib = 4.0  # GiB on each device for the activations of all draws and sites
-
-    config.reallocate = ml_collections.ConfigDict()
-    config.reallocate.direction = "fur"  # or a control: "random" sites, "reversed" ranks
-    config.reallocate.num_layers = 6  # K: sites widened, and as many narrowed, in a round
-    config.reallocate.num_layers_decay = 0.5  # K falls by so much every round
-    config.reallocate.step = 0.15  # of a site's original width that it changes by
-    config.reallocate.step_decay = 0.01  # less for each place in the ranking
-    config.reallocate.min_channels = 4
-    config.reallocate.channel_multiple = 1  # widths are multiples of it: 8 suits tensor cores
-
-    config.search = ml_collections.ConfigDict()
-    config.search.rounds = 10
-    config.search.select = "last"  # the vector after the last round, or "best": the trained one
-    #                                of the lowest search loss
-
-    config.search.warm_start = False  # rounds after the first go on from the last one's weights
-    config.search.warm_epochs = 1  # then, of these rounds
-    config.search.warm_learning_rate = 0.05  # then, the peak
-    config.search.patience = 0  # rounds without a lower search loss, after which the search goes
-    #                             back to the best network with half the step; 0: never
-    config.search.stop_when_equal = False  # end when no two sites' FURs surely differ
-
-    config.kd = ml_collections.ConfigDict()  # distillation, in final trainings
-    # "original": the run's own original network of the same seed; or a folder in a run's
-    # checkpoints/, which teaches both networks. None: no distillation.
-    config.kd.teacher = config_dict.placeholder(str)
-    config.kd.network = config_dict.placeholder(str)  # of that folder; None: as config.network
-    config.kd.width_multiplier = config_dict.placeholder(float)  # likewise
-    config.kd.alpha = 0.9  # share of the teacher in the loss
-    config.kd.temperature = 4.0  # of both softmaxes
-
-    config.final = ml_collections.ConfigDict()
-    config.final.seeds = 1  # trainings of the original and of the searched network
-    config.final.use_search_split = True  # train on the train and search splits together
-    config.final.train = training()
+    config.furs = furs()
+    config.reallocate = reallocate()
+    config.search = search()
+    config.kd = kd()
+    config.final = final()
     return adapt(config, argument)
 
 

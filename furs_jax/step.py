@@ -142,9 +142,7 @@ def make_train_step(
                 train=True,
                 mutable=["batch_stats"],
             )
-            labels = jax.nn.one_hot(batch["label"], logits.shape[-1])
-            targets = optax.smooth_labels(labels, label_smoothing)
-            loss = optax.softmax_cross_entropy(logits, targets)
+            loss = _smoothed_cross_entropy(logits, batch["label"], label_smoothing)
             if teacher_loss:
                 taught = teacher_loss(state.teacher, images, logits)
                 loss = (1.0 - teacher_share) * loss + teacher_share * taught
@@ -156,13 +154,25 @@ def make_train_step(
         grads, metrics, batch_stats = jax.lax.pmean(
             (grads, {"loss": loss, "accuracy": accuracy}, updated.get("batch_stats", {})), AXIS
         )
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        return state.replace(
-            step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state
-        ), metrics
+        return _updated(state, optimizer, grads, batch_stats), metrics
 
     return train_step
+
+
+def _smoothed_cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
+    """Of each image, shape (N,)."""
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
+    return optax.softmax_cross_entropy(logits, targets)
+
+
+def _updated(
+    state: TrainState, optimizer: optax.GradientTransformation, grads: Any, batch_stats: Any
+) -> TrainState:
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return state.replace(
+        step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state
+    )
 
 
 def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
