@@ -48,8 +48,8 @@ def data() -> ml_collections.ConfigDict:
     options.min_scale = 0.08  # least share of the area in training's random resized crops
     options.eval_crop = 0.875  # share of the shorter side in evaluation's central crop
     options.workers = 0  # threads that read, in each process; 0: one for each core
-    # Processes that read; 0: only this one. Threads share Python's lock, so that many cores may need
-    # some (not measured)
+    # Processes that read; 0: only this one. Threads share Python's lock, so that many cores may
+    # need some (not measured)
     options.processes = 0
     options.prefetch = 2  # batches read ahead
     # A damaged image stops the run, or "skip": counted, and in training replaced by the next
