@@ -43,6 +43,8 @@ def data() -> ml_collections.ConfigDict:
     options.search_fraction = 0.1  # of the training images, held out to measure FURs on
     options.search_split = "stratified"  # random in equal class shares, or "last": the last
     options.seed = 0  # of the stratified split
+    # Images in memory are averaged over squares of so many pixels a side: 2 gives 14x14 for 28x28
+    options.pool = 1
     # The rest is for images on disk: folder:DIR, and TFDS sets whose images differ in size.
     options.image_size = 224  # pixels, side of the crops
     options.min_scale = 0.08  # least share of the area in training's random resized crops

@@ -198,6 +198,7 @@ def dataset_of(options: ml_collections.ConfigDict) -> Dataset:
         options.seed,
         options.dir,
         Reading(**{field.name: options[field.name] for field in dataclasses.fields(Reading)}),
+        options.pool,
     )
 
 

@@ -99,6 +99,8 @@ def test_the_split_is_seeded_and_can_be_the_last_images(idx):
         ({"name": "digits", "search_fraction": 1.5}, ConfigError, "between 0 and 1"),
         ({"name": "digits", "search_fraction": 0.001}, DataError, "can't hold every class"),
         ({"name": "digits", "search_split": "first"}, ConfigError, "search_split"),
+        ({"name": "digits", "pool": 3}, ConfigError, "data.pool=3 must divide the images' 8x8"),
+        ({"name": "digits", "pool": 0}, ConfigError, "data.pool=0 must divide"),
         ({"name": "random:3x3"}, DataError, "should be like random:32x32x3:100:1024"),
         ({"name": "tfds:cifar11"}, DataError, "no data set 'cifar11'"),
     ],
@@ -106,6 +108,18 @@ def test_the_split_is_seeded_and_can_be_the_last_images(idx):
 def test_bad_data_options_are_refused(options, error, message):
     with pytest.raises(error, match=message):
         load_dataset(**options)
+
+
+def test_pooled_images_are_means_of_squares_in_every_split():
+    whole, pooled = (load_dataset("digits", pool=pool) for pool in (1, 2))
+    assert pooled.image_shape == (4, 4, 1)
+    for name in ("train", "search", "test"):
+        images, small = (getattr(data, name).images for data in (whole, pooled))
+        assert np.array_equal(getattr(pooled, name).labels, getattr(whole, name).labels)
+        for row, column in np.ndindex(4, 4):
+            square = images[:, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+            mean = square.astype(float).mean(axis=(1, 2, 3))
+            assert np.abs(small[:, row, column, 0] - mean).max() <= 0.5
 
 
 @pytest.mark.parametrize("name", ["cifar10", "imagenet2012"])

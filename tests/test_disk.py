@@ -316,6 +316,8 @@ def test_options_that_can_not_work_are_refused(tree, data):
             load_dataset(f"folder:{tree}", reading=Reading(**options))
     with pytest.raises(ConfigError, match="give data.search_split=stratified"):
         load_dataset(f"folder:{tree}", search_split="last")
+    with pytest.raises(ConfigError, match="data.pool=2 is for images in memory"):
+        load_dataset(f"folder:{tree}", pool=2)
     with pytest.raises(ConfigError, match="train.crop_margin=1 must be 0 for images on disk"):
         RECIPE.check("train", data.train)
 

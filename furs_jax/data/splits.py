@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from furs_jax.data.batches import Split
 from furs_jax.data.disk import AnySplit, DiskSplit, Reading
 from furs_jax.data.sources import load_images
 from furs_jax.errors import ConfigError, DataError
@@ -41,6 +42,7 @@ def load_dataset(
     seed: int = 0,
     data_dir: str | None = None,
     reading: Reading | None = None,
+    pool: int = 1,
 ) -> Dataset:
     """Loads a data set and holds a search split out of its training images.
 
@@ -50,10 +52,11 @@ def load_dataset(
       search_split: "stratified" (random, equal shares of every class) or "last" (the last images
         in the source's order, as the paper has it on CIFAR).
       seed: of the stratified choice.
+      pool: images in memory are averaged over squares of so many pixels a side.
 
     Raises:
       DataError: see `load_images`, or too few images to split.
-      ConfigError: search_fraction or search_split is out of range.
+      ConfigError: search_fraction or search_split is out of range, or images can't be pooled so.
     """
     if not 0 < search_fraction < 1:
         raise ConfigError(f"data.search_fraction={search_fraction:g} must be between 0 and 1")
@@ -65,12 +68,26 @@ def load_dataset(
             "out whole classes; give data.search_split=stratified"
         )
     images = load_images(name, data_dir, reading)
-    train, search = _hold_out(images.train, search_fraction, search_split, seed)
+    trained, test = (_pooled(split, pool) for split in (images.train, images.test))
+    train, search = _hold_out(trained, search_fraction, search_split, seed)
     if isinstance(train, DiskSplit):
         mean, std = _IMAGENET_MEAN, _IMAGENET_STD
     else:
         mean, std = _statistics(train.images)
-    return Dataset(name, train, search, images.test, images.num_classes, mean, std)
+    return Dataset(name, train, search, test, images.num_classes, mean, std)
+
+
+def _pooled(split: AnySplit, side: int) -> AnySplit:
+    if side == 1:
+        return split
+    height, width, channels = split.image_shape
+    if isinstance(split, DiskSplit):
+        raise ConfigError(f"data.pool={side} is for images in memory; give data.image_size")
+    if side < 1 or height % side or width % side:
+        raise ConfigError(f"data.pool={side} must divide the images' {height}x{width} pixels")
+    squares = split.images.reshape(-1, height // side, side, width // side, side, channels)
+    means = np.add.reduce(squares, axis=(2, 4), dtype=np.uint32) / side**2
+    return Split(np.round(means).astype(np.uint8), split.labels)
 
 
 def _hold_out(split: AnySplit, fraction: float, how: str, seed: int) -> tuple[AnySplit, AnySplit]:
