@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from furs_jax.bench import truth
+from furs_jax.bench import retrain, truth
 from furs_jax.errors import WorkdirError
 from furs_jax.measure import Reread
 from furs_jax.resources import marginal_macs
@@ -55,7 +55,8 @@ def test_a_run_goes_on_and_its_folder_is_its_own(tmp_path, monkeypatch, capsys):
             raise KeyboardInterrupt
         return train(trainer, seed, *arguments)
 
-    monkeypatch.setattr(truth, "train", counted)
+    for module in (truth, retrain):
+        monkeypatch.setattr(module, "train", counted)
     config = small_config(**SMALL)
     with pytest.raises(KeyboardInterrupt):
         truth.bench(config, tmp_path)

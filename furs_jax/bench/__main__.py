@@ -9,6 +9,7 @@ from furs_jax import cli
 # What each measures; the module of that name has a function `bench(config, workdir)`.
 BENCHMARKS = {
     "furs": "time, memory and quality of the ways to measure FURs, on one trained network",
+    "headroom": "what more MACs would be worth beside the noise: whether a gain could be seen",
     "input": "images/s of the input pipeline, without a network",
     "train": "images/s of the training step, of its input and of both, and what it waits for",
     "truth": "utilisation ratios by retraining each site wider and narrower, and their predictors",

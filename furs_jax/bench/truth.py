@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
+from furs_jax.bench.retrain import retrain
 from furs_jax.data import training_batch
 from furs_jax.fur_steps import gate_gradients
 from furs_jax.inherit import inherit
@@ -25,7 +26,7 @@ from furs_jax.resources import marginal_macs
 from furs_jax.run import Run, derived_seed
 from furs_jax.search import run_in_folder
 from furs_jax.step import Variables
-from furs_jax.train import Task, Trainer, make_evaluator, make_trainer, train
+from furs_jax.train import Task, Trainer, make_trainer, train
 from furs_jax.workdir import Journal
 
 CHANGE = 0.25  # of a site's width
@@ -55,7 +56,9 @@ def _measure(run: Run) -> dict[str, Any]:
     journal = Journal(run.workdir.path / "truth.jsonl")
     net, seeds = run.task.net, run.config.final.seeds
     for site, sign in changes(len(net.channels)):
-        _retrain(run, site, sign, journal)
+        change = {"site": site, "sign": sign}
+        channels = changed(net.channels, site, sign)
+        retrain(run, change, channels, recipe_of(run.config.train), journal)
     measure = functools.cache(functools.partial(_make_measure, run))
     found = [_estimates(run, seed, measure) for seed in range(seeds)]
     return {
@@ -109,27 +112,6 @@ def truth(records: list[dict[str, Any]], sites: int) -> np.ndarray:
         place = (int(record["sign"] > 0), record["seed"], record["site"])
         loss[place], macs[place] = record["search_loss"], record["macs"]
     return (loss[0] - loss[1]) / (macs[1] - macs[0])
-
-
-def _retrain(run: Run, site: int, sign: int, journal: Journal) -> None:
-    """Trains one changed network with the seeds that are still to do."""
-    task, config = run.task, run.config
-    done = {(r["site"], r["sign"], r["seed"]) for r in journal.read()}
-    seeds = [s for s in range(config.final.seeds) if (site, sign, s) not in done]
-    if not seeds:
-        return
-    channels = changed(task.net.channels, site, sign)
-    trainer = make_trainer(task, channels, recipe_of(config.train), task.dataset.train)
-    evaluate = make_evaluator(task, channels)
-    for seed in seeds:
-        variables, _ = train(trainer, derived_seed(config.seed, 1, seed))
-        loss = evaluate(variables, task.dataset.search)["loss"]
-        macs = task.net.macs(channels)
-        journal.append(
-            {"site": site, "sign": sign, "seed": seed, "search_loss": loss, "macs": macs}
-        )
-        how = "wider" if sign > 0 else "narrower"
-        run.console.print(f"site {site} {how}, seed {seed}: search loss {loss:.4f}")
 
 
 def _make_measure(run: Run, options: tuple[tuple[str, Any], ...]) -> Callable:

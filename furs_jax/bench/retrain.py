@@ -1,0 +1,33 @@
+"""Trainings of changed networks, for benchmarks that learn from their search loss."""
+
+from collections.abc import Sequence
+
+from furs_jax.recipe import Recipe
+from furs_jax.run import Record, Run, derived_seed
+from furs_jax.train import make_evaluator, make_trainer, train
+from furs_jax.workdir import Journal
+
+
+def retrain(
+    run: Run, change: Record, channels: Sequence[int], recipe: Recipe, journal: Journal
+) -> None:
+    """Trains a network on the train split with every one of config.final.seeds seeds.
+
+    Those that `journal` has a line of `change` and the seed for are left out. The lines have
+    search_loss, search_top1 and macs besides.
+    """
+    config, task = run.config, run.task
+    done = {r["seed"] for r in journal.read() if change.items() <= r.items()}
+    seeds = [seed for seed in range(config.final.seeds) if seed not in done]
+    if not seeds:
+        return
+    trainer = make_trainer(task, channels, recipe, task.dataset.train)
+    evaluate = make_evaluator(task, channels)
+    for seed in seeds:
+        variables, _ = train(trainer, derived_seed(config.seed, 1, seed))
+        found = evaluate(variables, task.dataset.search)
+        scores = {"search_loss": found["loss"], "search_top1": found["top1"]}
+        journal.append({**change, "seed": seed, **scores, "macs": task.net.macs(channels)})
+        what = ", ".join(f"{key} {value}" for key, value in change.items())
+        result = f"search loss {found['loss']:.4f}, top-1 {100 * found['top1']:.2f}%"
+        run.console.print(f"{what}, seed {seed}: {result}")
