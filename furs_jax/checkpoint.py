@@ -3,8 +3,10 @@
 The only module that imports orbax.
 """
 
+import contextlib
 import logging
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -26,8 +28,10 @@ class Checkpoints:
     """
 
     def __init__(self, folder: pathlib.Path):
-        # Orbax reports every save at this level.
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        # Orbax reports every save below this level, and of a failed one every array, whose error
+        # is raised, too.
+        for name in ("absl", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         self.folder = folder.absolute()
         self._manager = None
         if not hosts.is_first():
@@ -49,10 +53,16 @@ class Checkpoints:
 
     def __exit__(self, *_: Any) -> None:
         if self._manager:
-            self._manager.close()
+            with self._writing():
+                self._manager.close()
 
     def save(self, step: int, state: Any, record: Record) -> None:
-        """Starts to save the state and a JSON record after `step` steps, later than the last."""
+        """Starts to save the state and a JSON record after `step` steps, later than the last.
+
+        Raises:
+          WorkdirError: this or, being written meanwhile, the last one can't be written. On leaving
+            the context, too.
+        """
         if not self._manager:
             return
         state = hosts.in_memory(state)
@@ -60,7 +70,20 @@ class Checkpoints:
         arguments = ocp.args.Composite(
             state=ocp.args.StandardSave(state), json=ocp.args.JsonSave(content)
         )
-        self._manager.save(step, args=arguments)
+        with self._writing():
+            self._manager.save(step, args=arguments)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Makes one error of what a full disk, say, makes Orbax and tensorstore raise."""
+        try:
+            yield
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = str(error).strip().split(": ")[-1]
+            raise WorkdirError(
+                f"a checkpoint in {self.folder} can't be written: {reason}. Make it possible; the "
+                "same command goes on from the one before"
+            ) from error
 
     def record(self) -> Record | None:
         """The JSON record of the latest checkpoint; None where there is none."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import resource
 import signal
 
 import jax
@@ -188,3 +189,32 @@ def test_schedules():
 def test_bad_recipes_are_refused(tiny, change, message):
     with pytest.raises(ConfigError, match=message):
         dataclasses.replace(RECIPE, **change).check("train", random_task(tiny, 1).dataset.train)
+
+
+@pytest.mark.parametrize("leave_at_once", [True, False])
+def test_what_can_not_be_written_is_one_error_and_the_last_checkpoint_stays(
+    tmp_path, leave_at_once, capfd
+):
+    state = {"x": np.arange(200_000, dtype=np.float32)}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state, {"step": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def save() -> None:
+        with Checkpoints(tmp_path) as checkpoints:
+            checkpoints.save(2, {"x": state["x"][::-1] ** 1.5}, {"step": 2})
+            if not leave_at_once:
+                checkpoints.save(3, state, {"step": 3})
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # as if the disk were full
+    try:
+        with pytest.raises(WorkdirError, match="can't be written: .*same command goes on"):
+            save()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "Traceback" not in capfd.readouterr().err
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.record() == {"step": 1}
+        checkpoints.save(2, state, {"step": 2})
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.record() == {"step": 2}
