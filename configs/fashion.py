@@ -14,20 +14,23 @@ noise). The others: not measured.
 from configs.default import adapt, choose
 from configs.default import get_config as default
 
-ROWS = {  # network, width multiplier, fewest channels
-    "resnet14": ("resnet14_cifar", 0.5, 4),  # 5.0 MMACs
-    "plain14": ("plain14_cifar", 0.5, 4),  # 5.0
-    "densenet16": ("densenet16_cifar", 0.45, 2),  # 5.6, layers of 5 channels
-    "pyramidnet14": ("pyramidnet14_cifar", 0.5, 4),  # 3.9
-    "mnasnet": ("mnasnet_cifar", 0.4, 4),  # 4.5
+ROWS = {  # network, width multiplier, fewest channels, pool
+    "resnet14": ("resnet14_cifar", 0.5, 4, 1),  # 5.0 MMACs
+    "plain14": ("plain14_cifar", 0.5, 4, 1),  # 5.0
+    "densenet16": ("densenet16_cifar", 0.45, 2, 1),  # 5.6, layers of 5 channels
+    "pyramidnet14": ("pyramidnet14_cifar", 0.5, 4, 1),  # 3.9
+    "mnasnet": ("mnasnet_cifar", 0.4, 4, 1),  # 4.5
+    "resnet14_14px": ("resnet14_cifar", 0.5, 4, 2),  # 1.4
+    "plain14_14px": ("plain14_cifar", 0.5, 4, 2),  # 1.4
 }
 
 
 def get_config(argument: str = ""):
     row, rest = choose(argument, ROWS)
     config = default()
-    config.network, config.width_multiplier, config.reallocate.min_channels = ROWS[row]
+    config.network, config.width_multiplier, config.reallocate.min_channels, pool = ROWS[row]
     config.data.name = "idx:/usr/share/datasets/fashion-mnist"
+    config.data.pool = pool
     config.train.epochs = 3
     config.final.train.epochs = 3
     for recipe in (config.train, config.final.train):
@@ -35,4 +38,8 @@ def get_config(argument: str = ""):
     config.furs.images = 3000
     config.furs.batch_size = 32
     config.final.seeds = 5
+    if pool > 1:  # a search of minutes
+        config.cpu_devices = 1
+        config.search.rounds = 6
+        config.search.warm_start = True
     return adapt(config, rest)
