@@ -20,8 +20,8 @@ ROWS = {  # network, width multiplier, fewest channels, pool
     "densenet16": ("densenet16_cifar", 0.45, 2, 1),  # 5.6, layers of 5 channels
     "pyramidnet14": ("pyramidnet14_cifar", 0.5, 4, 1),  # 3.9
     "mnasnet": ("mnasnet_cifar", 0.4, 4, 1),  # 4.5
-    "resnet14_14px": ("resnet14_cifar", 0.5, 4, 2),  # 1.4
-    "plain14_14px": ("plain14_cifar", 0.5, 4, 2),  # 1.4
+    "resnet14_14px": ("resnet14_cifar", 0.5, 4, 2),  # 1.38
+    "plain14_14px": ("plain14_cifar", 0.5, 4, 2),  # 1.38
 }
 
 
