@@ -16,7 +16,7 @@ from furs_jax.report.__main__ import main
 from furs_jax.report.comparison import comparison, published_table
 from furs_jax.report.runs import read_run
 from furs_jax.report.statistics import Interval, difference_interval, mean_interval
-from furs_jax.report.tables import format_table, network_table
+from furs_jax.report.tables import format_table, network_table, result_table
 from tests.runs import fake_run
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -59,6 +59,25 @@ def test_the_network_table_adds_up():
     net = get_network("resnet18")
     last = network_table(net, net.channels).splitlines()[-1]
     assert last.split() == ["total", "1,814,073,344", "100.0%", "11,689,512"]
+
+
+@pytest.mark.parametrize(
+    ("half_width", "gain", "said"),
+    [
+        (0.01, 0.02, "top-1 is better, beyond the noise"),
+        (0.01, -0.02, "top-1 is worse, beyond the noise"),
+        (0.03, 0.02, "within the noise of these seeds"),
+        (0.03, -0.02, "within the noise of these seeds"),
+    ],
+)
+def test_the_result_says_whether_the_difference_is_noise(tmp_path, half_width, gain, said):
+    result = fake_run(tmp_path / "r").result
+    result["difference"]["top1"] = [gain, half_width]
+    lines = result_table(result).splitlines()
+    assert len([line for line in lines if said in line]) == 1
+    for name in ("original", "searched"):
+        result[name]["seeds"] = result[name]["seeds"][:1]
+    assert "noise" not in result_table(result)
 
 
 def cells(table):

@@ -104,13 +104,13 @@ def verdict(found: Headroom, seeds: int) -> str:
             f"{text} MACs make no difference that stands out of this, so don't expect one from "
             "moving them: train longer, take a smaller network or harder data, or more seeds."
         )
-    factor = 2 ** (least / found.slope.mean)
+    doublings = least / found.slope.mean
+    more = f"{100 * (2**doublings - 1):.0f}%" if doublings < 4 else "over 15 times"
     needed = seeds_needed(found.noise, found.slope.mean * math.log2(1.25))
     enough = f"{needed} seeds" if needed else "more than 1,000 seeds"
     return (
-        f"{text} That is what {100 * (factor - 1):.0f}% more MACs are worth: the searched network "
-        f"must be as good as one so much larger. A gain worth 25% more MACs would show with "
-        f"{enough}."
+        f"{text} That is what {more} more MACs are worth: the searched network must be as good as "
+        f"one so much larger. A gain worth 25% more MACs would show with {enough}."
     )
 
 

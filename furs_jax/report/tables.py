@@ -111,6 +111,7 @@ def result_table(result: Record) -> str:
             f"test split, {seeds} seed{'s' if seeds > 1 else ''} each; "
             + ("± is a 95 % confidence interval" if seeds > 1 else "one seed gives no interval")
             + f"; budget {result['budget']:,} MACs",
+            *([_meaning(Interval(*difference["top1"]))] if seeds > 1 else []),
             *(
                 [
                     f"search: trained {result['search_macs']:.3g} MACs, "
@@ -125,3 +126,11 @@ def result_table(result: Record) -> str:
             ),
         ]
     )
+
+
+def _meaning(difference: Interval) -> str:
+    """What the difference in top-1 says, in words."""
+    if abs(difference.mean) <= difference.half_width:
+        return "the difference in top-1 is within the noise of these seeds"
+    how = "better" if difference.mean > 0 else "worse"
+    return f"the searched network's top-1 is {how}, beyond the noise of these seeds"
