@@ -66,13 +66,14 @@ def test_a_run_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(retrain, "train", counted)
     monkeypatch.setattr(headroom, "SHARES", (0.75, 1.0))
-    small = {"final.train.epochs": 1, "final.seeds": 2}
+    small = {"final.train.epochs": 1, "final.seeds": 2, "channels": (6, 8, 8, 8, 8, 8)}
     with pytest.raises(KeyboardInterrupt):
         headroom.bench(small_config(**small), tmp_path)
     headroom.bench(small_config(**small), tmp_path)
     assert len(trained) == 2 * 2 + 1
     assert len(set(trained)) == 2 * 2
     assert sum(trained[0][0]) < sum(trained[-1][0])
+    assert trained[0][0][0] < trained[0][0][1]  # of the vector that is given
     output = capsys.readouterr().out
     assert "points for a doubling of the MACs" in output
     with pytest.raises(ConfigError, match="final.seeds of at least 2"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from furs_jax.bench import retrain, truth
-from furs_jax.errors import WorkdirError
+from furs_jax.errors import ConfigError, WorkdirError
 from furs_jax.measure import Reread
 from furs_jax.resources import marginal_macs
 from furs_jax.train import make_trainer
@@ -41,6 +41,12 @@ def test_the_gain_of_new_channels_leaves_out_what_fills_up_a_batch(tiny):
     np.testing.assert_allclose(padded, whole, rtol=1e-3)
     assert np.all(whole > 0)
     assert len(whole) == len(marginal_macs(tiny.macs, tiny.channels))
+
+
+def test_other_networks_than_the_original_are_refused(tmp_path):
+    config = small_config(channels=(8, 8, 8, 8, 8, 8))
+    with pytest.raises(ConfigError, match="leave out channels"):
+        truth.bench(config, tmp_path)
 
 
 def test_a_run_goes_on_and_its_folder_is_its_own(tmp_path, monkeypatch, capsys):

@@ -193,7 +193,7 @@ def test_bad_recipes_are_refused(tiny, change, message):
 
 @pytest.mark.parametrize("leave_at_once", [True, False])
 def test_what_can_not_be_written_is_one_error_and_the_last_checkpoint_stays(
-    tmp_path, leave_at_once, capfd
+    tmp_path, leave_at_once, capfd, caplog
 ):
     state = {"x": np.arange(200_000, dtype=np.float32)}
     with Checkpoints(tmp_path) as checkpoints:
@@ -213,6 +213,7 @@ def test_what_can_not_be_written_is_one_error_and_the_last_checkpoint_stays(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "Traceback" not in capfd.readouterr().err
+    assert [record.getMessage() for record in caplog.records] == []
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.record() == {"step": 1}
         checkpoints.save(2, state, {"step": 2})

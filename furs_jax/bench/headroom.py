@@ -1,8 +1,8 @@
 """Whether a gain could be seen at all: what MACs are worth on a task, beside its noise.
 
-The original network is trained uniformly narrower and wider. The search can't be expected to gain
-what many more MACs would not give; and what differs less than seeds do can't be seen. So few
-trainings tell, before any search, how good its network would have to be.
+The network that a search begins with is trained uniformly narrower and wider. The search can't be
+expected to gain what many more MACs would not give; and what differs less than seeds do can't be
+seen. So few trainings tell, before any search, how good its network would have to be.
 """
 
 import math
@@ -55,8 +55,8 @@ def _measure(run: Run) -> dict[str, Any]:
     net, limits = run.task.net, run.config.reallocate
     for share in SHARES:
         budget = int(share * run.budget)
-        channels = net.channels
-        if share != 1:
+        channels = run.start
+        if share != 1:  # the vector itself stays as it is, also where it isn't quite at the budget
             channels = fit_to_budget(net, channels, budget, 1, limits.channel_multiple)
         retrain(run, {"share": share}, channels, recipe_of(run.config.final.train), journal)
     records = journal.read()

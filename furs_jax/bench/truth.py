@@ -17,6 +17,7 @@ from scipy import stats
 
 from furs_jax.bench.retrain import retrain
 from furs_jax.data import training_batch
+from furs_jax.errors import ConfigError
 from furs_jax.fur_steps import gate_gradients
 from furs_jax.inherit import inherit
 from furs_jax.measure import Reread, make_task_estimate, search_batches
@@ -45,9 +46,15 @@ def bench(config: Any, workdir: str) -> None:
     has one line a training, result.json the outcome.
 
     Raises:
+      ConfigError: a vector or weights are given.
       WorkdirError: the folder holds another config's trainings, or a search.
     """
     config = config.copy_and_resolve_references()
+    if config.channels or config.channels_from or config.init_from:
+        raise ConfigError(
+            "the truth is measured of the original network; leave out channels, channels_from and "
+            "init_from"
+        )
     config.mode = "truth"  # a search in the same folder would be another run
     run_in_folder(config, workdir, _measure, _table)
 
