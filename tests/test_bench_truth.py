@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from furs_jax.bench import retrain, truth
+from furs_jax.bench import predictors, retrain, screening, truth
 from furs_jax.errors import ConfigError, WorkdirError
 from furs_jax.measure import Reread
 from furs_jax.resources import marginal_macs
@@ -14,21 +14,22 @@ from tests.test_step import RECIPE, random_split, random_task
 SMALL = {"train.epochs": 1, "final.seeds": 2, "furs.images": 60}
 
 
-def test_a_site_is_changed_by_a_quarter_and_never_gone():
-    assert truth.changed((8, 16, 2, 1), 1, 1) == (8, 20, 2, 1)
-    assert truth.changed((8, 16, 2, 1), 1, -1) == (8, 12, 2, 1)
-    assert truth.changed((8, 16, 2, 1), 2, -1) == (8, 16, 1, 1)
-    assert truth.changed((8, 16, 2, 1), 3, -1) == (8, 16, 2, 1)
-
-
-def test_the_truth_is_the_fall_of_the_loss_per_mac():
+def test_the_truth_is_the_fall_of_the_loss_per_mac(tiny):
+    """A loss that falls in proportion to given ratios gives those ratios back."""
+    macs = np.array(tiny.channels) * marginal_macs(tiny.macs, tiny.channels)
+    ratios = np.linspace(1e-7, 3e-7, len(macs))
     records = [
-        {"site": site, "sign": sign, "seed": seed, "macs": 1000 + 100 * sign * (site + 1),
-         "search_loss": 0.5 - sign * (0.01 * (site + 1) + 0.1 * seed)}
-        for site in (0, 1) for sign in (1, -1) for seed in (0, 1)
+        {"channels": list(channels), "seed": seed, "search_top1": float(widths @ macs),
+         "search_loss": 0.5 + 0.1 * seed - float(widths @ (macs * ratios))}
+        for seed in (0, 1)
+        for channels in (screening.changed(tiny.channels, s) for s in screening.design(len(macs)))
+        for widths in [np.log(channels) - np.log(tiny.channels)]
     ]  # fmt: skip
-    expected = [[0.02 / 200, 0.04 / 400], [0.22 / 200, 0.24 / 400]]
-    np.testing.assert_allclose(truth.truth(records, 2), expected)
+    found = truth.truth(tiny, records)
+    np.testing.assert_allclose(found["furs"], ratios, rtol=1e-6)
+    np.testing.assert_allclose(found["by_seed"], [ratios] * 2, rtol=1e-6)
+    np.testing.assert_allclose(found["top1"]["slopes"], macs, rtol=1e-6)
+    assert found["p_even"] < 1e-6
 
 
 def test_the_gain_of_new_channels_leaves_out_what_fills_up_a_batch(tiny):
@@ -36,7 +37,7 @@ def test_the_gain_of_new_channels_leaves_out_what_fills_up_a_batch(tiny):
     trainer = make_trainer(task, tiny.channels, RECIPE, split)
     variables = trainer.init(0).variables
     padded, whole = (
-        truth.gain(task, trainer, variables, Reread(split, size), 3) for size in (30, 45)
+        predictors.gain(task, trainer, variables, Reread(split, size), 3) for size in (30, 45)
     )
     np.testing.assert_allclose(padded, whole, rtol=1e-3)
     assert np.all(whole > 0)
@@ -50,10 +51,11 @@ def test_other_networks_than_the_original_are_refused(tmp_path):
 
 
 def test_a_run_goes_on_and_its_folder_is_its_own(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(truth, "changes", lambda sites: [(0, 1), (5, -1)])
-    monkeypatch.setattr(truth, "RATES", (0.2,))
+    few = np.array([[1] * 6, [-1] * 6])
+    monkeypatch.setattr(screening, "design", lambda sites: few)
+    monkeypatch.setattr(predictors, "RATES", (0.2,))
     trained = []
-    train = truth.train
+    train = retrain.train
 
     def counted(trainer, seed, *arguments):
         trained.append(trainer.channels)
@@ -61,19 +63,17 @@ def test_a_run_goes_on_and_its_folder_is_its_own(tmp_path, monkeypatch, capsys):
             raise KeyboardInterrupt
         return train(trainer, seed, *arguments)
 
-    for module in (truth, retrain):
+    for module in (predictors, retrain):
         monkeypatch.setattr(module, "train", counted)
     config = small_config(**SMALL)
     with pytest.raises(KeyboardInterrupt):
         truth.bench(config, tmp_path)
-    monkeypatch.setattr(
-        truth, "truth", lambda records, sites: np.arange(2.0 * sites).reshape(2, sites)
-    )
     truth.bench(config, tmp_path)
-    # Two sites and seeds, the second training anew; then two seeds with and without dropout.
+    # Two networks and seeds, the second training anew; then two seeds with and without dropout.
     assert len(trained) == 2 * 2 + 1 + 2 * 2
     output = capsys.readouterr().out
     assert "gain of new channels, trained without dropout" in output
+    assert "search loss of 2 networks, 2 seeds each" in output
     truth.bench(config, tmp_path)  # from result.json
     assert len(trained) == 9
     with pytest.raises(WorkdirError, match="config.train.epochs"):

@@ -58,7 +58,8 @@ def _measure(run: Run) -> dict[str, Any]:
         channels = run.start
         if share != 1:  # the vector itself stays as it is, also where it isn't quite at the budget
             channels = fit_to_budget(net, channels, budget, 1, limits.channel_multiple)
-        retrain(run, {"share": share}, channels, recipe_of(run.config.final.train), journal)
+        recipe = recipe_of(run.config.final.train)
+        retrain(run, channels, recipe, journal, f"{share:.0%} of the MACs")
     records = journal.read()
     seeds = run.config.final.seeds
     found = headroom([r["macs"] for r in records], [r["search_top1"] for r in records])
@@ -116,10 +117,9 @@ def verdict(found: Headroom, seeds: int) -> str:
 
 def _table(result: dict[str, Any]) -> str:
     rows = []
-    for share in SHARES:
-        mine = [r for r in result["records"] if r["share"] == share]
-        scores = mean_interval([r["search_top1"] for r in mine]).format()
-        rows.append((f"{mine[0]['macs']:,}", scores))
+    for macs in sorted({r["macs"] for r in result["records"]}):
+        scores = [r["search_top1"] for r in result["records"] if r["macs"] == macs]
+        rows.append((f"{macs:,}", mean_interval(scores).format()))
     found = Headroom(Interval(*result["slope"]), result["noise"])
     return (
         f"{format_table(('MACs', 'top-1 % on the search split'), rows)}\n"

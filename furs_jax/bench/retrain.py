@@ -3,21 +3,19 @@
 from collections.abc import Sequence
 
 from furs_jax.recipe import Recipe
-from furs_jax.run import Record, Run, derived_seed
+from furs_jax.run import Run, derived_seed
 from furs_jax.train import make_evaluator, make_trainer, train
 from furs_jax.workdir import Journal
 
 
-def retrain(
-    run: Run, change: Record, channels: Sequence[int], recipe: Recipe, journal: Journal
-) -> None:
+def retrain(run: Run, channels: Sequence[int], recipe: Recipe, journal: Journal, what: str) -> None:
     """Trains a network on the train split with every one of config.final.seeds seeds.
 
-    Those that `journal` has a line of `change` and the seed for are left out. The lines have
-    search_loss, search_top1 and macs besides.
+    Those that `journal` has a line of are left out. The lines have channels, seed, macs,
+    search_loss and search_top1. `what` is printed of the network.
     """
     config, task = run.config, run.task
-    done = {r["seed"] for r in journal.read() if change.items() <= r.items()}
+    done = {r["seed"] for r in journal.read() if r["channels"] == list(channels)}
     seeds = [seed for seed in range(config.final.seeds) if seed not in done]
     if not seeds:
         return
@@ -27,7 +25,7 @@ def retrain(
         variables, _ = train(trainer, derived_seed(config.seed, 1, seed))
         found = evaluate(variables, task.dataset.search)
         scores = {"search_loss": found["loss"], "search_top1": found["top1"]}
-        journal.append({**change, "seed": seed, **scores, "macs": task.net.macs(channels)})
-        what = ", ".join(f"{key} {value}" for key, value in change.items())
+        size = {"channels": list(channels), "macs": task.net.macs(channels)}
+        journal.append({"seed": seed, **size, **scores})
         result = f"search loss {found['loss']:.4f}, top-1 {100 * found['top1']:.2f}%"
         run.console.print(f"{what}, seed {seed}: {result}")

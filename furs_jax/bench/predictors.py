@@ -1,0 +1,116 @@
+"""What might predict the truth (see `bench.truth`): every estimator, on the original network."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from furs_jax.data import training_batch
+from furs_jax.fur_steps import gate_gradients
+from furs_jax.inherit import inherit
+from furs_jax.measure import Reread, make_task_estimate, search_batches
+from furs_jax.prepare import recipe_of
+from furs_jax.resources import marginal_macs
+from furs_jax.run import Run, derived_seed
+from furs_jax.step import Variables
+from furs_jax.train import Task, Trainer, make_trainer, train
+
+NEW_CHANNELS = 4  # that the score of gaining channels tries
+RATES = (0.05, 0.2, 0.4)  # base drop rates
+DRAWS = 10
+BATCHES = 20  # to estimate BatchNorm's statistics anew from
+
+Estimates = dict[str, np.ndarray]  # estimator -> what it says of every site, shape (L,)
+
+
+def predictions(run: Run, seeds: Iterable[int]) -> list[Estimates]:
+    """Of the original network, trained with each seed by config.train; trainings are resumed."""
+    measure = functools.cache(functools.partial(_make_measure, run))
+    return [_estimates(run, seed, measure) for seed in seeds]
+
+
+def _make_measure(run: Run, options: tuple[tuple[str, Any], ...]) -> Callable:
+    """(variables, seed) -> FURs of the original network, by config.furs with `options`."""
+    changes_ = {"method": "dropout", "draws": DRAWS, **dict(options)}
+    net, furs = run.task.net, run.config.furs
+    estimate = make_task_estimate(run.task, furs, net.channels, **changes_)
+    batches = search_batches(run.task, furs)
+    return lambda variables, seed: estimate(variables, batches, 0, seed).furs
+
+
+def _estimates(run: Run, seed: int, measure: Callable) -> Estimates:
+    """Every estimator on the original network, trained with one seed, with and without dropout."""
+    task = run.task
+    found: Estimates = {}
+    for suffix, changes_ in (("", {}), (", trained without dropout", {"dropout": 0.0})):
+        recipe = dataclasses.replace(recipe_of(run.config.train), **changes_)
+        trainer = make_trainer(task, task.net.channels, recipe, task.dataset.train)
+        kept = run.workdir.checkpoints / f"truth_{'plain' if suffix else 'dropout'}_{seed}"
+        variables, _ = train(trainer, derived_seed(run.config.seed, 1, seed), kept)
+        again = _statistics_anew(trainer, variables, seed)
+        for name, trained, options in (
+            *((f"dropout, loss, rate {p}", variables, {"base_drop_rate": p}) for p in RATES),
+            (
+                "dropout, accuracy, rate 0.2",
+                variables,
+                {"base_drop_rate": 0.2, "metric": "accuracy"},
+            ),
+            ("fisher", variables, {"method": "fisher"}),
+            ("dropout, loss, rate 0.2, BatchNorm anew", again, {"base_drop_rate": 0.2}),
+        ):
+            found[name + suffix] = measure(tuple(options.items()))(trained, seed)
+        batches = search_batches(task, run.config.furs)
+        found[f"gain of new channels{suffix}"] = gain(task, trainer, variables, batches, seed)
+    found["MACs (fewer is better)"] = -marginal_macs(task.net.macs, task.net.channels)
+    return found
+
+
+def _statistics_anew(trainer: Trainer, variables: Variables, seed: int) -> Variables:
+    """BatchNorm's statistics from training batches without dropout."""
+    task, recipe = trainer.task, trainer.recipe
+    module = task.net.module(task.net.channels, dtype=task.dtype)
+
+    @jax.jit
+    def update(variables, images):
+        _, changed_ = module.apply(
+            variables, task.preprocess(images), train=True, mutable=["batch_stats"]
+        )
+        return {**variables, **changed_}
+
+    for step in range(BATCHES):
+        batch = training_batch(trainer.split, seed, step, recipe.batch_size)
+        variables = update(variables, batch["image"])
+    return variables
+
+
+def gain(
+    task: Task, trainer: Trainer, variables: Variables, batches: Reread, seed: int
+) -> np.ndarray:
+    """How much the loss would fall at first by training new channels, per MAC, shape (L,).
+
+    Every site gets `NEW_CHANNELS` channels with random weights and hardly any output; the score is
+    the squared gradient of the mean loss by their gates, per channel and MAC.
+    """
+    channels = task.net.channels
+    wider = [c + NEW_CHANNELS for c in channels]
+    fresh = make_trainer(task, wider, trainer.recipe, trainer.split).init(seed)
+    old = fresh.replace(**variables)
+    state = inherit(old, fresh, [np.arange(c) for c in channels], {})
+    apply = task.apply(wider)
+
+    @jax.jit
+    def gradients(variables, batch):
+        found, _ = gate_gradients(apply, variables, batch["image"], wider, lambda _: batch["label"])
+        weight = batch["weight"][:, None]  # 0 for images that only fill up the batch
+        return [jnp.sum(weight * g[:, 0, 0, :NEW_CHANNELS], axis=0) for g in found]
+
+    total = None
+    for batch in batches:
+        part = gradients(state.variables, batch)
+        total = part if total is None else jax.tree.map(np.add, total, part)
+    squared = [float(np.mean(np.square(site))) for site in total]
+    return np.array(squared) / marginal_macs(task.net.macs, channels)
