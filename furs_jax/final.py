@@ -1,4 +1,7 @@
-"""The final comparison: original and searched trained alike, read once on the test split."""
+"""The final comparison: original and searched trained alike, read once on the test split.
+
+A search that begins with other widths than the original's has a third network, its start.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -11,22 +14,31 @@ from furs_jax.train import make_evaluator, make_trainer
 
 
 def compare(run: Run, searched: tuple[int, ...]) -> Record:
-    """Trains original and searched alike, from scratch, and reads the test split."""
+    """Trains original, start and searched alike, from scratch, and reads the test split."""
     net, config = run.task.net, run.config
+    networks = {ORIGINAL: net.channels, "searched": searched}
+    if run.start != net.channels:
+        networks = {ORIGINAL: net.channels, "start": run.start, "searched": searched}
     result: Record = {"budget": run.budget, "method": "network_adjustment"}
-    for name, channels in ((ORIGINAL, net.channels), ("searched", searched)):
+    for name, channels in networks.items():
         result[name] = train_seeds(run, name, channels)
-    result["difference"] = {
-        key: difference_interval(
-            *([seed[key] for seed in result[name]["seeds"]] for name in ("searched", "original"))
-        )
-        for key in ("top1", "top5")
-    }
+    result["difference"] = _difference(result["searched"], result[ORIGINAL])
+    if "start" in result:
+        result["difference_from_start"] = _difference(result["searched"], result["start"])
     result["search_macs"] = sum(record["train_macs"] for record in run.workdir.rounds.read())
     split = final_split(config, run.task.dataset)
     recipe = recipe_of(config.final.train)
     result["final_macs"] = training_macs(net, searched, recipe, split)
     return result
+
+
+def _difference(network: Record, reference: Record) -> Record:
+    return {
+        key: difference_interval(
+            *([seed[key] for seed in one["seeds"]] for one in (network, reference))
+        )
+        for key in ("top1", "top5")
+    }
 
 
 def train_seeds(

@@ -3,6 +3,7 @@
 import pytest
 
 from furs_jax.errors import ConfigError
+from furs_jax.report.runs import read_run
 from furs_jax.search import search
 from tests.test_search import small_config
 
@@ -22,3 +23,18 @@ def test_a_teacher_that_is_not_there_is_missed_before_any_training(tmp_path):
     with pytest.raises(ConfigError, match="kd.teacher=nowhere: there is no such folder"):
         search(small_config(**{"kd.teacher": "nowhere"}), tmp_path / "w", quiet=True)
     assert not (tmp_path / "w" / "metrics.jsonl").exists()
+
+
+def test_a_search_from_other_widths_is_compared_with_them_too(tmp_path, capsys):
+    options = {"train.epochs": 1, "final.train.epochs": 1, "search.rounds": 1, "final.seeds": 2}
+    result = search(small_config(channels=(12, 8, 8, 8, 8, 8), **options), tmp_path)
+    assert len({tuple(result[n]["channels"]) for n in ("original", "start", "searched")}) == 3
+    for name, reference in (("difference", "original"), ("difference_from_start", "start")):
+        expected = result["searched"]["top1"][0] - result[reference]["top1"][0]
+        assert result[name]["top1"][0] == pytest.approx(expected)
+    last = capsys.readouterr().out.rpartition("network ")[2]
+    names = [line.split()[0] for line in last.splitlines() if line]
+    assert names[2:7] == ["original", "start", "searched", "difference", "difference"]
+    run = read_run(tmp_path)
+    assert run.original == result["original"]["channels"]
+    assert run.start == result["start"]["channels"]

@@ -70,9 +70,14 @@ class Run:
         """
         if self.result is not None and "original" in self.result:
             return self.result["original"]["channels"]
-        if self.rounds and self.config.get("channels"):
+        if self.rounds and self._starts_elsewhere:
             return list(self.network.channels)
         return self.start
+
+    @property
+    def _starts_elsewhere(self) -> bool:
+        """Whether a vector was given to begin with."""
+        return any(self.config.get(key) for key in ("channels", "channels_from", "init_from"))
 
     @property
     def channels(self) -> list[int] | None:
@@ -89,7 +94,9 @@ class Run:
         rounds = self.config["search"]["rounds"]
         if len(self.rounds) < rounds:
             return f"unfinished: {len(self.rounds)} of {rounds} rounds"
-        return f"unfinished: {len(self.finals)} of {2 * self.config['final']['seeds']} trainings"
+        networks = 3 if self._starts_elsewhere else 2
+        total = networks * self.config["final"]["seeds"]
+        return f"unfinished: {len(self.finals)} of {total} trainings"
 
     def networks(self) -> dict[str, Record]:
         """Of original and searched, as far as known: channels, macs, params, top1, top5, seeds.
@@ -105,10 +112,9 @@ class Run:
         if not self.rounds:
             return {}
         first, last = self.rounds[0], self.rounds[-1]
-        starts_there = not self.config.get("channels")
         sizes = {
             "original": (first["channels"], first["macs"], first["params"])
-            if starts_there
+            if not self._starts_elsewhere
             else (None, None, None),
             "searched": (last["next_channels"], last["next_macs"], None),
         }

@@ -93,17 +93,21 @@ def round_line(record: Record, rounds: int) -> str:
 
 
 def result_table(result: Record) -> str:
-    """Original against searched, with their difference and its interval."""
+    """Original, start (where it is another) and searched, with differences and intervals."""
+    names = [name for name in ("original", "start", "searched") if name in result]
     rows = []
-    for name in ("original", "searched"):
+    for name in names:
         network = result[name]
         macs, params = network["macs"], network["params"]
         scores = (Interval(*network[key]).format() for key in ("top1", "top5"))
         rows.append((name, f"{macs:,}", f"{params:,}", *scores))
-    difference = result["difference"]
-    rows.append(
-        ("difference", "", "", *(Interval(*difference[k]).format(sign=True) for k in difference))
-    )
+    for title, key in (
+        ("difference", "difference"),
+        ("difference from start", "difference_from_start"),
+    ):
+        if key in result:
+            scores = (Interval(*value).format(sign=True) for value in result[key].values())
+            rows.append((title, "", "", *scores))
     seeds = len(result["original"]["seeds"])
     return "\n".join(
         [
@@ -111,7 +115,7 @@ def result_table(result: Record) -> str:
             f"test split, {seeds} seed{'s' if seeds > 1 else ''} each; "
             + ("± is a 95 % confidence interval" if seeds > 1 else "one seed gives no interval")
             + f"; budget {result['budget']:,} MACs",
-            *([_meaning(Interval(*difference["top1"]))] if seeds > 1 else []),
+            *([_meaning(Interval(*result["difference"]["top1"]))] if seeds > 1 else []),
             *(
                 [
                     f"search: trained {result['search_macs']:.3g} MACs, "
@@ -122,7 +126,7 @@ def result_table(result: Record) -> str:
             ),
             *(
                 f"{name:8}  channels {' '.join(map(str, result[name]['channels']))}"
-                for name in ("original", "searched")
+                for name in names
             ),
         ]
     )
