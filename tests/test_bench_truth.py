@@ -69,12 +69,13 @@ def test_a_run_goes_on_and_its_folder_is_its_own(tmp_path, monkeypatch, capsys):
     with pytest.raises(KeyboardInterrupt):
         truth.bench(config, tmp_path)
     truth.bench(config, tmp_path)
-    # Two networks and seeds, the second training anew; then two seeds with and without dropout.
-    assert len(trained) == 2 * 2 + 1 + 2 * 2
+    # Two networks and seeds, the second training anew; then two seeds with, without and with
+    # nested dropout.
+    assert len(trained) == 2 * 2 + 1 + 2 * 3
     output = capsys.readouterr().out
     assert "gain of new channels, trained without dropout" in output
     assert "search loss of 2 networks, 2 seeds each" in output
     truth.bench(config, tmp_path)  # from result.json
-    assert len(trained) == 9
+    assert len(trained) == 11
     with pytest.raises(WorkdirError, match="config.train.epochs"):
         truth.bench(small_config(**{**SMALL, "train.epochs": 2}), tmp_path)
