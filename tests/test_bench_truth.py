@@ -1,5 +1,7 @@
 """The brute-force utilisation ratios: their formula, the score of new channels, a resumed run."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -44,10 +46,9 @@ def test_the_gain_of_new_channels_leaves_out_what_fills_up_a_batch(tiny):
     assert len(whole) == len(marginal_macs(tiny.macs, tiny.channels))
 
 
-def test_other_networks_than_the_original_are_refused(tmp_path):
-    config = small_config(channels=(8, 8, 8, 8, 8, 8))
-    with pytest.raises(ConfigError, match="leave out channels"):
-        truth.bench(config, tmp_path)
+def test_given_weights_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="leave out init_from"):
+        truth.bench(small_config(init_from="somewhere"), tmp_path)
 
 
 def test_a_run_goes_on_and_its_folder_is_its_own(tmp_path, monkeypatch, capsys):
@@ -65,10 +66,14 @@ def test_a_run_goes_on_and_its_folder_is_its_own(tmp_path, monkeypatch, capsys):
 
     for module in (predictors, retrain):
         monkeypatch.setattr(module, "train", counted)
-    config = small_config(**SMALL)
+    config = small_config(channels=(6, 6, 8, 8, 12, 12), **SMALL)
     with pytest.raises(KeyboardInterrupt):
         truth.bench(config, tmp_path)
     truth.bench(config, tmp_path)
+    start = json.loads((tmp_path / "result.json").read_text())["channels"]
+    assert start[0] > 4  # of the given vector's proportions, at the original's budget
+    assert start[5] < 16
+    assert trained[0] == screening.changed(start, few[0])
     # Two networks and seeds, the second training anew; then two seeds with, without and with
     # nested dropout.
     assert len(trained) == 2 * 2 + 1 + 2 * 3
@@ -78,4 +83,6 @@ def test_a_run_goes_on_and_its_folder_is_its_own(tmp_path, monkeypatch, capsys):
     truth.bench(config, tmp_path)  # from result.json
     assert len(trained) == 11
     with pytest.raises(WorkdirError, match="config.train.epochs"):
-        truth.bench(small_config(**{**SMALL, "train.epochs": 2}), tmp_path)
+        truth.bench(
+            small_config(channels=(6, 6, 8, 8, 12, 12), **{**SMALL, "train.epochs": 2}), tmp_path
+        )

@@ -1,4 +1,4 @@
-"""What might predict the truth (see `bench.truth`): every estimator, on the original network."""
+"""What might predict the truth (see `bench.truth`): every estimator, on the unchanged network."""
 
 import dataclasses
 import functools
@@ -30,7 +30,7 @@ Estimates = dict[str, np.ndarray]  # estimator -> what it says of every site, sh
 
 
 def predictions(run: Run, seeds: Iterable[int]) -> list[Estimates]:
-    """Of the original network, trained with each seed by config.train; trainings are resumed."""
+    """Of the task's network, trained with each seed by config.train; trainings are resumed."""
     measure = functools.cache(functools.partial(_make_measure, run))
     return [_estimates(run, seed, measure) for seed in seeds]
 

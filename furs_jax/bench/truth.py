@@ -5,6 +5,7 @@ trained anew, and the change of the search loss is divided by that of the MACs. 
 once (see `bench.screening`). For networks small enough for 2 to 4 L trainings a seed.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,27 +30,27 @@ from furs_jax.workdir import Journal
 def bench(config: Any, workdir: str) -> None:
     """Measures the truth and correlates every estimator with it; goes on where it stopped.
 
+    Of the network that a search would begin with: the original, or that of the given channels.
     The changed networks are trained by config.final.train, the networks that FURs are estimated on
     by config.train, with config.final.seeds seeds each. The folder is a run's: truth.jsonl has one
     line a training of a changed network, result.json the outcome.
 
     Raises:
-      ConfigError: a vector or weights are given.
+      ConfigError: weights are given.
       WorkdirError: the folder holds another config's trainings, or a search.
     """
     config = config.copy_and_resolve_references()
-    if config.channels or config.channels_from or config.init_from:
-        raise ConfigError(
-            "the truth is measured of the original network; leave out channels, channels_from and "
-            "init_from"
-        )
+    if config.init_from:
+        raise ConfigError("the truth is measured from scratch; leave out init_from")
     config.mode = "truth"  # a search in the same folder would be another run
     run_in_folder(config, workdir, _measure, _table)
 
 
 def _measure(run: Run) -> dict[str, Any]:
-    journal = Journal(run.workdir.path / "truth.jsonl")
-    net, seeds = run.task.net, run.config.final.seeds
+    net = run.task.net
+    net = dataclasses.replace(net, template=net.module(run.start))  # where channels are given
+    run = run._replace(task=run.task._replace(net=net))
+    journal, seeds = Journal(run.workdir.path / "truth.jsonl"), run.config.final.seeds
     recipe, patterns = recipe_of(run.config.final.train), screening.design(len(net.channels))
     for place, signs in enumerate(patterns):
         what = f"changed network {place + 1} of {len(patterns)}"
@@ -76,7 +77,7 @@ def truth(net: Network, records: list[dict[str, Any]]) -> dict[str, Any]:
     """What the trainings of the changed networks say, as JSON holds it.
 
     Args:
-      net: the original network, of L sites.
+      net: the network that was changed, of L sites.
       records: the journal's: channels, seed, search_loss and search_top1 of each training.
 
     Returns:
