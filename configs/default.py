@@ -63,13 +63,7 @@ def data() -> ml_collections.ConfigDict:
 def furs() -> ml_collections.ConfigDict:
     """How FURs are measured."""
     options = ml_collections.ConfigDict()
-    # "dropout": measured by draws. "fisher": to second order, one pass. "nested": what the least
-    # needed channels are worth; the rounds are then trained with nested dropout in place of
-    # train.dropout, so that the first channels of every site become those
-    options.method = "dropout"
-    # Of "nested": the largest share of a site's channels that leaves in training, and the one
-    # that FURs are measured with
-    options.nested_share = 0.25
+    options.method = "dropout"  # measured by draws, or "fisher": to second order, one pass
     options.metric = "loss"  # what FURs rank by: "loss" or "accuracy"
     options.base_drop_rate = 0.05  # mean rate; each site loses the same MACs
     options.draws = config_dict.placeholder(object)  # takes a number or a word

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from furs_jax.gates import FanOut, dropout_gates, nested_cut, prefix_gate, sample_noise
+from furs_jax.gates import FanOut, dropout_gates, sample_noise
 from furs_jax.step import AXIS, Apply, Batch, Variables, correct, cross_entropy
 
 
@@ -26,16 +26,6 @@ FurStep = Callable[[tuple[Variables, jax.Array, jax.Array], Batch], Rises]
 def _metrics(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Loss and error of each image, shape (2, N)."""
     return jnp.stack([cross_entropy(logits, labels), 1.0 - correct(logits, labels)])
-
-
-def _base_and_rise(
-    plain: jax.Array, dropped: jax.Array, labels: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Of `Rises`, from logits undropped (N, K) and dropped (L, R, N, K), means over the R."""
-    base = _metrics(plain, labels)
-    over_draws = jax.vmap(jax.vmap(_metrics, in_axes=(0, None)), in_axes=(0, None))
-    rise = jnp.mean(over_draws(dropped, labels), axis=1) - base[None]
-    return base, jnp.moveaxis(rise, 1, 0)
 
 
 def _gather(base: jax.Array, rise: jax.Array) -> Rises:
@@ -106,7 +96,11 @@ def make_dropout_step(
             return dropout_gates(sample, rates, channels, noise)
 
         gates = jax.vmap(draw)(jnp.arange(draws))
-        base, rise = _base_and_rise(*evaluate(apply, variables, images, gates), labels)
+        plain, dropped = evaluate(apply, variables, images, gates)
+        base = _metrics(plain, labels)
+        over_draws = jax.vmap(jax.vmap(_metrics, in_axes=(0, None)), in_axes=(0, None))
+        rise = jnp.mean(over_draws(dropped, labels), axis=1) - base[None]
+        rise = jnp.moveaxis(rise, 1, 0)
         if variance_reduction:
             gradients, _ = gate_gradients(apply, variables, images, channels, lambda _: labels)
             first = [
@@ -117,32 +111,6 @@ def make_dropout_step(
         return _gather(base, rise)
 
     return dropout_step
-
-
-def make_nested_step(apply: Apply, channels: Sequence[int], fan_out: bool = True) -> FurStep:
-    """Rise of loss and error of a batch with each site alone without its first channels.
-
-    Of a network that was trained with nested dropout (see `nested_gates`). Nothing is random.
-
-    Args:
-      apply, channels, fan_out: as of `make_dropout_step`.
-
-    Returns:
-      As of `make_dropout_step`; rates are the shares that are dropped, see `nested_cut`.
-    """
-    evaluate = evaluate_branches if fan_out else evaluate_passes
-
-    def nested_step(replicated, batch: Batch) -> Rises:
-        variables, rates, _ = replicated
-        images = batch["image"]
-        gates = [
-            prefix_gate(jnp.full(images.shape[0], nested_cut(rate, width)), width)[None]
-            for rate, width in zip(rates, channels, strict=True)
-        ]
-        logits = evaluate(apply, variables, images, gates)
-        return _gather(*_base_and_rise(*logits, batch["label"]))
-
-    return nested_step
 
 
 def draw_noise(

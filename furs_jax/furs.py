@@ -2,9 +2,7 @@
 
 Chen et al., CVPR 2020, equation 2 and section 3.2: FUR_l = (dAcc / dc_l) / (dFLOPs / dc_l), with
 SpatialDropout as the small change in channels. The drop in loss is measured by drawing (method
-"dropout", the paper's) or computed to second order (method "fisher"). Both say what channels taken
-at random are worth to the trained network. Method "nested" measures what those are worth that it
-needs least, of a network that has learned to do with fewer: see `furs_jax.gates.nested_gates`.
+"dropout", the paper's) or computed to second order (method "fisher").
 """
 
 import functools
@@ -25,15 +23,14 @@ from furs_jax.fur_steps import (
     gate_gradients,
     make_dropout_step,
     make_fisher_step,
-    make_nested_step,
 )
-from furs_jax.gates import NOISES, nested_cut
+from furs_jax.gates import NOISES
 from furs_jax.networks import Network
 from furs_jax.reallocate import choose_sites
 from furs_jax.resources import marginal_macs, peak_bytes
 from furs_jax.step import Batch, Variables, data_parallel, shard
 
-METHODS = ("dropout", "fisher", "nested")
+METHODS = ("dropout", "fisher")
 FISHER_LABELS = ("empirical", "sampled")
 METRICS = ("loss", "accuracy")
 MAX_RATE = 0.5
@@ -52,7 +49,6 @@ class Estimator(NamedTuple):
     method: str = "dropout"
     metric: str = "loss"
     base_drop_rate: float = 0.05
-    nested_share: float = 0.25
     draws: int | str = 5
     max_draws: int = 50
     noise: str = "bernoulli"
@@ -76,8 +72,6 @@ class Estimator(NamedTuple):
             raise ConfigError(
                 f"furs.base_drop_rate={self.base_drop_rate:g} must be in (0, {MAX_RATE}]"
             )
-        if not 0 < self.nested_share <= MAX_RATE:
-            raise ConfigError(f"furs.nested_share={self.nested_share:g} must be in (0, {MAX_RATE}]")
         if self.draws != AUTO and (not isinstance(self.draws, int) or self.draws < 1):
             raise ConfigError(f"furs.draws={self.draws!r} must be at least 1, or {AUTO}")
         if self.max_draws < 1:
@@ -90,8 +84,6 @@ class Estimator(NamedTuple):
         """Draws of one pass over the images, and the most passes."""
         if self.method == "fisher":
             return 0, 1
-        if self.method == "nested":
-            return 1, 1
         draws = self.max_draws if self.draws == AUTO else self.draws
         once = max(n for n in range(1, _DRAWS_PER_PASS + 1) if draws % n == 0)
         return once, draws // once
@@ -190,7 +182,7 @@ def make_estimate(
     devices, channels = devices or jax.devices(), tuple(int(c) for c in channels)
     local = len(devices) // hosts.count()
     marginal = marginal_macs(net.macs, channels)
-    rates = _rates(estimator, channels, marginal)
+    rates = drop_rates(channels, marginal, estimator.base_drop_rate)
     removed = rates * np.asarray(channels) * marginal
     module = net.module(channels, dtype=dtype)
 
@@ -219,19 +211,9 @@ def make_estimate(
             ratios = total[METRICS.index(estimator.metric)] / made / removed[:, None]
             if estimator.draws == AUTO and separation(ratios, num_layers) > SURE:
                 break
-        draws = once * made if estimator.method == "dropout" else 0
-        return _summary(base, total / made, ratios, rates, draws)
+        return _summary(base, total / made, ratios, rates, once * made)
 
     return estimate
-
-
-def _rates(estimator: Estimator, channels: Sequence[int], marginal: np.ndarray) -> np.ndarray:
-    """Shares of the sites' channels that are dropped, shape (L,)."""
-    if estimator.method != "nested":
-        return drop_rates(channels, marginal, estimator.base_drop_rate)
-    # The same share of every site, so that none is cut further than the training has.
-    cuts = [float(nested_cut(estimator.nested_share, width)) for width in channels]
-    return np.array(cuts) / channels
 
 
 def _make_step(
@@ -239,8 +221,6 @@ def _make_step(
 ) -> FurStep:
     if estimator.method == "fisher":
         return make_fisher_step(apply, channels, estimator.fisher_labels)
-    if estimator.method == "nested":
-        return make_nested_step(apply, channels, fan_out)
     once, _ = estimator.passes
     return make_dropout_step(
         apply, channels, once, estimator.noise, fan_out, estimator.variance_reduction
@@ -269,8 +249,7 @@ def bytes_per_image(
     if once:
         gates = [jax.ShapeDtypeStruct((once, 1, 1, 1, c), jnp.float32) for c in channels]
         needed += peak_bytes(dropped, image, gates)
-    reduced = estimator.method == "dropout" and estimator.variance_reduction
-    if not once or reduced:  # both may be alive at the same time
+    if not once or estimator.variance_reduction:  # both may be alive at the same time
         needed += peak_bytes(gradients, image)
     return _MEMORY_MARGIN * needed
 

@@ -143,39 +143,3 @@ def dropout_gates(
             value = 1.0 + normal * jnp.sqrt(rate / (1.0 - rate))
         gates.append(value[:, None, None, :])
     return tuple(gates)
-
-
-def nested_gates(
-    sample: jax.Array, rates: jax.Array, channels: Sequence[int]
-) -> tuple[jax.Array, ...]:
-    """Nested dropout (Rippel et al., ICML 2014): channels leave in order, the first ones first.
-
-    Half of the images keep all of a site's channels. Of the others the first k are dropped, 1 to
-    `nested_cut` of them equally likely, so that a network learns to do with fewer and puts into
-    the first channels what it needs least. What stays is not scaled: that is the narrower network.
-
-    Args:
-      sample, channels: as of `dropout_gates`.
-      rates: the largest share of each site's channels that is dropped, in [0, 1), shape (L,).
-
-    Returns:
-      One float32 array per site, shape (N, 1, 1, C_l).
-    """
-    starts = [sum(channels[:site]) for site in range(len(channels))]
-    uniform = [2.0 * sample[:, start] - 1.0 for start in starts]  # one number for each site
-    cuts = [
-        jnp.ceil(u * nested_cut(rate, width))
-        for u, rate, width in zip(uniform, rates, channels, strict=True)
-    ]
-    return tuple(prefix_gate(cut, width) for cut, width in zip(cuts, channels, strict=True))
-
-
-def nested_cut(rate: jax.Array, width: int) -> jax.Array:
-    """How many channels a share of them is: at least one, none where the rate is zero."""
-    return jnp.where(rate > 0, jnp.maximum(jnp.round(rate * width), 1.0), 0.0)
-
-
-def prefix_gate(cuts: jax.Array, width: int) -> jax.Array:
-    """Drops the first cuts[n] channels of image n: float32, shape (N, 1, 1, width)."""
-    kept = jnp.arange(width, dtype=cuts.dtype)[None] >= cuts[:, None]
-    return kept.astype(jnp.float32)[:, None, None, :]

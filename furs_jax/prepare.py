@@ -222,27 +222,10 @@ def estimator_of(options: ml_collections.ConfigDict) -> Estimator:
     return Estimator(**{field: options[field] for field in Estimator._fields})
 
 
-def round_recipe(config: ml_collections.ConfigDict) -> Recipe:
-    """Of the rounds: where FURs are nested, nested dropout takes the place of the other."""
-    recipe = recipe_of(config.train)
-    return nested_recipe(recipe, config.furs) if config.furs.method == "nested" else recipe
-
-
-def nested_recipe(recipe: Recipe, options: ml_collections.ConfigDict) -> Recipe:
-    """The recipe with nested dropout, as config.furs has it."""
-    return dataclasses.replace(
-        recipe,
-        dropout=options.nested_share,
-        dropout_by_epoch=False,
-        dropout_by_depth=False,
-        nested_dropout=True,
-    )
-
-
 def warm_recipe(config: ml_collections.ConfigDict) -> Recipe:
     """Of the rounds that inherit weights."""
     return dataclasses.replace(
-        round_recipe(config),
+        recipe_of(config.train),
         epochs=config.search.warm_epochs,
         learning_rate=config.search.warm_learning_rate,
         warmup_epochs=0.0,

@@ -30,7 +30,6 @@ class Recipe:
     dropout_by_depth: bool
     crop_margin: int
     flip: bool
-    nested_dropout: bool = False  # `nested_gates`, not `dropout_gates`: see `round_recipe`
 
     def check(self, option: str, split: AnySplit) -> None:
         """Raises ConfigError where the recipe can't train on `split`; `option` names it."""

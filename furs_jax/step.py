@@ -16,7 +16,7 @@ import optax
 from furs_jax import hosts
 from furs_jax.data.augment import crop_and_flip
 from furs_jax.errors import ConfigError
-from furs_jax.gates import Gates, dropout_gates, nested_gates, sample_noise
+from furs_jax.gates import Gates, dropout_gates, sample_noise
 
 AXIS = "batch"
 Variables = dict[str, Any]
@@ -107,7 +107,6 @@ def make_train_step(
     label_smoothing: float,
     teacher_loss: Callable[[Variables, jax.Array, jax.Array], jax.Array] | None = None,
     teacher_share: float = 0.0,
-    nested_dropout: bool = False,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """One step of training on a batch.
 
@@ -120,14 +119,12 @@ def make_train_step(
       label_smoothing: share of the target spread evenly over the classes.
       teacher_loss: (state.teacher, augmented images, the student's logits) -> loss of each image.
       teacher_share: its share of the loss; the rest is cross-entropy with the labels.
-      nested_dropout: gates from `nested_gates`, else from `dropout_gates`.
 
     Returns:
       A function (state, batch) -> (state, {"loss", "accuracy"}: means over the whole batch). Its
       randomness depends on the state's seed and step and on an image's place in the batch.
     """
     channels = module.channels
-    make_gates = nested_gates if nested_dropout else dropout_gates
 
     def train_step(state: TrainState, batch: Batch):
         key = jax.random.fold_in(jax.random.key(state.seed), state.step)
@@ -135,7 +132,7 @@ def make_train_step(
         images = preprocess(batch["image"])
         images = crop_and_flip(_keys(augment_key, batch), images, *augmentation)
         noise = sample_noise(_keys(noise_key, batch), channels)
-        gates = make_gates(noise, dropout_rates(state.step), channels)
+        gates = dropout_gates(noise, dropout_rates(state.step), channels)
 
         def loss_fn(params):
             logits, updated = module.apply(

@@ -106,7 +106,6 @@ def make_trainer(
         preprocess=task.preprocess,
         augmentation=Augmentation(recipe.crop_margin, recipe.flip),
         label_smoothing=recipe.label_smoothing,
-        nested_dropout=recipe.nested_dropout,
         **_teaching(teacher),
     )
 

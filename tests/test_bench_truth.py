@@ -74,14 +74,13 @@ def test_a_run_goes_on_and_its_folder_is_its_own(tmp_path, monkeypatch, capsys):
     assert start[0] > 4  # of the given vector's proportions, at the original's budget
     assert start[5] < 16
     assert trained[0] == screening.changed(start, few[0])
-    # Two networks and seeds, the second training anew; then two seeds with, without and with
-    # nested dropout.
-    assert len(trained) == 2 * 2 + 1 + 2 * 3
+    # Two networks and seeds, the second training anew; then two seeds with and without dropout.
+    assert len(trained) == 2 * 2 + 1 + 2 * 2
     output = capsys.readouterr().out
     assert "gain of new channels, trained without dropout" in output
     assert "search loss of 2 networks, 2 seeds each" in output
     truth.bench(config, tmp_path)  # from result.json
-    assert len(trained) == 11
+    assert len(trained) == 9
     with pytest.raises(WorkdirError, match="config.train.epochs"):
         truth.bench(
             small_config(channels=(6, 6, 8, 8, 12, 12), **{**SMALL, "train.epochs": 2}), tmp_path

@@ -20,8 +20,7 @@ from furs_jax.networks.pyramidnet import pyramidnet
 from furs_jax.networks.resnet import cifar_resnet, imagenet_resnet
 from furs_jax.resources import marginal_macs
 from furs_jax.step import data_parallel
-from tests.conftest import random_variables, tiny_densenet, tiny_mbconv, tiny_network
-from tests.test_networks import shrink
+from tests.conftest import random_variables, tiny_densenet, tiny_mbconv
 from tests.test_step import random_split
 
 
@@ -104,38 +103,6 @@ def test_furs_equal_the_site_by_site_ones(tiny, metric, noise, reduced, fan_out)
     chosen = {"loss": found.loss_increase, "accuracy": found.accuracy_drop}[metric]
     np.testing.assert_allclose(found.furs, chosen / (rates * tiny.channels * marginal))
     assert np.all(found.loss_increase_stderr > 0)
-
-
-@pytest.mark.parametrize(
-    ("build", "fan_out", "devices"),
-    [(tiny_network, True, 8), (tiny_network, False, 1), (tiny_mbconv, True, 1)],
-)
-def test_nested_furs_are_those_of_networks_built_narrower(build, fan_out, devices):
-    net, split = build(), random_split(45)
-    variables = random_variables(net, net.channels)
-    options = {"method": "nested", "nested_share": 0.4, "fan_out": fan_out, "devices": devices}
-    found = _estimate(net, variables, split, **options)
-    images = _preprocess(jnp.asarray(split.images))
-
-    def loss_and_accuracy(channels):
-        own = shrink(net, variables, net.channels, channels)
-        logits = jax.nn.log_softmax(net.module(channels).apply(own, images))
-        hit = np.argmax(logits, axis=1) == split.labels
-        return -logits[np.arange(45), split.labels].mean(), hit.mean()
-
-    loss, accuracy = loss_and_accuracy(net.channels)
-    marginal = marginal_macs(net.macs, net.channels)
-    for site, width in enumerate(net.channels):
-        cut = max(round(0.4 * width), 1)
-        narrow = [c - cut * (site == place) for place, c in enumerate(net.channels)]
-        narrow_loss, narrow_accuracy = loss_and_accuracy(narrow)
-        rise = float(narrow_loss - loss)
-        assert found.loss_increase[site] == pytest.approx(rise, rel=1e-3, abs=1e-5)
-        assert found.accuracy_drop[site] == pytest.approx(accuracy - narrow_accuracy, abs=1e-6)
-        assert found.furs[site] == pytest.approx(rise / (cut * marginal[site]), rel=1e-3, abs=1e-9)
-    assert found.draws == 0
-    with pytest.raises(ConfigError, match="nested_share"):
-        _estimate(net, variables, split, method="nested", nested_share=0.6)
 
 
 def test_stratified_draws_are_uniform_and_drop_each_channel_in_turn():

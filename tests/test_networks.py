@@ -98,7 +98,7 @@ def test_marginal_macs_match_a_closed_form():
     assert marginal_macs(net.macs, net.channels)[0] == 9 * 32 * 32 * (16 + 16)
 
 
-def shrink(net, variables, wide, narrow):
+def _shrunk(net, variables, wide, narrow):
     """The variables that are left where each site's leading channels are removed."""
     image = jax.ShapeDtypeStruct((1, *net.image_shape), jnp.float32)
     like = jax.eval_shape(net.module(narrow).init, jax.random.key(0), image)
@@ -158,7 +158,7 @@ def test_a_zeroed_gate_is_a_removed_channel(name, padding):
     images = rng.normal(size=(2, *net.image_shape)).astype(np.float32)
     variables = random_variables(net, wide)
     masked = net.module(wide).apply(variables, images, gates)
-    shrunk = net.module(narrow).apply(shrink(net, variables, wide, narrow), images)
+    shrunk = net.module(narrow).apply(_shrunk(net, variables, wide, narrow), images)
     unmasked = net.module(wide).apply(variables, images)
     scale = float(jnp.std(unmasked))
     np.testing.assert_allclose(masked, shrunk, atol=1e-4 * scale)

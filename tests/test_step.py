@@ -1,7 +1,5 @@
 """The steps: one device against eight, dropout's statistics, augmentation."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +7,7 @@ import pytest
 
 from furs_jax.data import Dataset, Split
 from furs_jax.errors import ConfigError
-from furs_jax.gates import dropout_gates, nested_gates, sample_noise
+from furs_jax.gates import dropout_gates, sample_noise
 from furs_jax.recipe import Recipe
 from furs_jax.step import check_batch_size, shard
 from furs_jax.train import Task, make_evaluator, make_trainer
@@ -34,16 +32,13 @@ def random_task(net, devices: int) -> Task:
     return Task(net, dataset, tuple(jax.devices()[:devices]), "float32", 16)
 
 
-@pytest.mark.parametrize(
-    ("build", "nested"),
-    [(tiny_network, False), (tiny_network, True), (tiny_mbconv, False), (tiny_densenet, False)],
-)
-def test_training_does_not_depend_on_the_number_of_devices(build, nested):
-    tiny, recipe = build(), dataclasses.replace(RECIPE, nested_dropout=nested)
+@pytest.mark.parametrize("build", [tiny_network, tiny_mbconv, tiny_densenet])
+def test_training_does_not_depend_on_the_number_of_devices(build):
+    tiny = build()
     states = []
     for devices in (1, 8):
         task = random_task(tiny, devices)
-        trainer = make_trainer(task, tiny.channels, recipe, task.dataset.train)
+        trainer = make_trainer(task, tiny.channels, RECIPE, task.dataset.train)
         state = trainer.init(3)
         for step in range(3):
             split = random_split(16, step)
@@ -82,22 +77,6 @@ def test_dropout_gates_have_mean_one_and_the_stated_variance(noise):
     for gate, rate in zip(gates, rates, strict=True):
         assert float(jnp.mean(gate)) == pytest.approx(1.0, abs=0.03)
         assert float(jnp.var(gate)) == pytest.approx(rate / (1 - rate), abs=0.03)
-
-
-def test_nested_gates_drop_the_first_channels_of_half_of_the_images():
-    channels, count = (1, 3, 8, 12), 6000
-    sample = sample_noise(jax.random.split(jax.random.key(0), count), channels)
-    gates = nested_gates(sample, jnp.array([0.25, 0.0, 0.25, 0.3]), channels)
-    assert [g.shape for g in gates] == [(count, 1, 1, c) for c in channels]
-    for gate, most in zip(gates, (1, 0, 2, 4), strict=True):
-        kept = np.asarray(gate[:, 0, 0])
-        assert np.all(np.isin(kept, (0.0, 1.0)))
-        assert np.all(np.diff(kept, axis=1) >= 0)
-        cuts = np.bincount(np.sum(kept == 0, axis=1).astype(int), minlength=most + 1) / count
-        expected = [0.5, *[0.5 / most] * most] if most else [1.0]
-        np.testing.assert_allclose(cuts, expected, atol=0.02)
-    together = np.corrcoef([np.asarray(gates[s][:, 0, 0, 0]) for s in (0, 2, 3)])
-    assert np.all(np.abs(together - np.eye(3)) < 0.05)  # sites are cut independently
 
 
 def test_an_image_s_noise_does_not_depend_on_its_batch():

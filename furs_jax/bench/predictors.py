@@ -11,11 +11,9 @@ import numpy as np
 
 from furs_jax.data import training_batch
 from furs_jax.fur_steps import gate_gradients
-from furs_jax.furs import METRICS
 from furs_jax.inherit import inherit
 from furs_jax.measure import Reread, make_task_estimate, search_batches
-from furs_jax.prepare import nested_recipe, recipe_of
-from furs_jax.recipe import Recipe
+from furs_jax.prepare import recipe_of
 from furs_jax.resources import marginal_macs
 from furs_jax.run import Run, derived_seed
 from furs_jax.step import Variables
@@ -45,17 +43,16 @@ def _make_measure(run: Run, options: tuple[tuple[str, Any], ...]) -> Callable:
 
 
 def _estimates(run: Run, seed: int, measure: Callable) -> Estimates:
-    """Every estimator, on networks trained with one seed: with, without and with nested dropout."""
-    task, options = run.task, run.config.furs
-    recipe = recipe_of(run.config.train)
+    """Every estimator on the original network, trained with one seed, with and without dropout."""
+    task = run.task
     found: Estimates = {}
-    for suffix, kept, own in (
-        ("", "dropout", recipe),
-        (", trained without dropout", "plain", dataclasses.replace(recipe, dropout=0.0)),
-    ):
-        trainer, variables = _trained(run, own, seed, kept)
+    for suffix, changes_ in (("", {}), (", trained without dropout", {"dropout": 0.0})):
+        recipe = dataclasses.replace(recipe_of(run.config.train), **changes_)
+        trainer = make_trainer(task, task.net.channels, recipe, task.dataset.train)
+        kept = run.workdir.checkpoints / f"truth_{'plain' if suffix else 'dropout'}_{seed}"
+        variables, _ = train(trainer, derived_seed(run.config.seed, 1, seed), kept)
         again = _statistics_anew(trainer, variables, seed)
-        for name, trained, changes in (
+        for name, trained, options in (
             *((f"dropout, loss, rate {p}", variables, {"base_drop_rate": p}) for p in RATES),
             (
                 "dropout, accuracy, rate 0.2",
@@ -65,22 +62,11 @@ def _estimates(run: Run, seed: int, measure: Callable) -> Estimates:
             ("fisher", variables, {"method": "fisher"}),
             ("dropout, loss, rate 0.2, BatchNorm anew", again, {"base_drop_rate": 0.2}),
         ):
-            found[name + suffix] = measure(tuple(changes.items()))(trained, seed)
-        batches = search_batches(task, options)
+            found[name + suffix] = measure(tuple(options.items()))(trained, seed)
+        batches = search_batches(task, run.config.furs)
         found[f"gain of new channels{suffix}"] = gain(task, trainer, variables, batches, seed)
-    _, variables = _trained(run, nested_recipe(recipe, options), seed, "nested")
-    for metric in METRICS:
-        changes = {"method": "nested", "metric": metric}
-        found[f"nested, {metric}"] = measure(tuple(changes.items()))(variables, seed)
     found["MACs (fewer is better)"] = -marginal_macs(task.net.macs, task.net.channels)
     return found
-
-
-def _trained(run: Run, recipe: Recipe, seed: int, kept: str) -> tuple[Trainer, Variables]:
-    trainer = make_trainer(run.task, run.task.net.channels, recipe, run.task.dataset.train)
-    folder = run.workdir.checkpoints / f"truth_{kept}_{seed}"
-    variables, _ = train(trainer, derived_seed(run.config.seed, 1, seed), folder)
-    return trainer, variables
 
 
 def _statistics_anew(trainer: Trainer, variables: Variables, seed: int) -> Variables:
