@@ -72,7 +72,8 @@ def given_channels(config: ml_collections.ConfigDict, net: Network) -> tuple[int
     if config.channels and config.channels_from:
         raise ConfigError("give channels or channels_from, not both")
     if config.channels:
-        return tuple(config.channels)
+        given = tuple(config.channels)
+        return given * len(net.channels) if len(given) == 1 else given
     if config.channels_from:
         try:
             path = pathlib.Path(config.channels_from).expanduser()
@@ -89,7 +90,9 @@ def given_channels(config: ml_collections.ConfigDict, net: Network) -> tuple[int
 
 
 def start_vector(config: ml_collections.ConfigDict, net: Network, budget: int) -> tuple[int, ...]:
-    """The first round's vector: `config.channels` brought to the budget, or the original's.
+    """The first round's vector: the given one brought to the budget, or the original's.
+
+    In mode "train" the given one as it is.
 
     Raises:
       ConfigError: it has not one width of at least one channel for every site.
@@ -101,9 +104,9 @@ def start_vector(config: ml_collections.ConfigDict, net: Network, budget: int) -
         raise ConfigError(
             f"channels={given} must be {len(net.channels)} widths, one for each site of {net.name}"
         )
-    limits = config.reallocate
-    if net.macs(given) == budget:
+    if config.mode == "train" or net.macs(given) == budget:
         return given
+    limits = config.reallocate
     return fit_to_budget(net, given, budget, limits.min_channels, limits.channel_multiple)
 
 

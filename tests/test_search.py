@@ -241,6 +241,12 @@ def test_a_start_vector_is_brought_to_the_budget():
     start = start_vector(config, net, budget)
     assert start[0] > net.channels[0]
     assert 0 <= budget - net.macs(start) <= 0.02 * budget
+    config.mode = "train"
+    assert start_vector(config, net, budget) == config.channels
+    config.mode, config.channels = "search", (1,)
+    equal = start_vector(config, net, budget)
+    assert max(equal) - min(equal) <= 2  # single channels fill up the budget
+    assert 0 <= budget - net.macs(equal) <= 0.02 * budget
     config.channels = (4, 4)
     with pytest.raises(ConfigError, match="must be 6 widths, one for each site"):
         start_vector(config, net, budget)
