@@ -147,9 +147,10 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     # MACs of one image that the search may spend. None: those of the original network. Given, it
     # sets the original's uniform width, and width_multiplier must stay 1.
     config.flops_budget = config_dict.placeholder(float)
-    # The widths to begin with, one for each site, or a single one for all; mode "train" takes them
-    # as they are, others keep their proportions and meet the budget: (1,) is equal widths. None:
-    # the original's, or those of channels_from, the result.json of another run.
+    # The widths to begin with, one for each site, or a single one for all. A search and its
+    # benchmarks keep their proportions and meet the budget, so that any (12,) is equal widths;
+    # mode "train" takes them as they are. None: the original's, or those of channels_from, the
+    # result.json of another run.
     config.channels = config_dict.placeholder(tuple)
     config.channels_from = config_dict.placeholder(str)
     # Weights to begin with, and their widths: a folder in a run's checkpoints/. Of the first round,

@@ -106,13 +106,17 @@ def describe(config: ml_collections.ConfigDict, workdir: str | None) -> None:
     """Prints the table of layers; where the data is not there, for the network's usual images."""
     del workdir
     try:
-        net = prepare(config).task.net
+        prepared = prepare(config)
+        net, start = prepared.task.net, prepared.start
         images = f"the images of {config.data.name}"
     except DataError:
         net = get_network(config.network, config.width_multiplier, padding=config.padding)
-        images = "its usual images"
+        start, images = None, "its usual images"
     channels = given_channels(config, net) or net.channels
     print(network_table(net, channels))
+    if start not in (None, channels):
+        widths = " ".join(map(str, start))
+        print(f"a search brings that to its budget: {widths}, {net.macs(start):,} MACs")
     print(f"{net.name} for {images}: {'x'.join(map(str, net.image_shape))}")
 
 

@@ -14,7 +14,7 @@ from furs_jax.errors import BudgetError, ConfigError
 from furs_jax.furs import Estimator
 from furs_jax.inherit import free_axes
 from furs_jax.networks import Network, get_network
-from furs_jax.reallocate import DIRECTIONS, fit_to_budget
+from furs_jax.reallocate import DIRECTIONS, TOLERANCE, fit_to_budget
 from furs_jax.recipe import Recipe
 from furs_jax.runtime import resolve_dtype, set_up
 from furs_jax.step import check_batch_size
@@ -22,6 +22,7 @@ from furs_jax.train import Task
 from furs_jax.workdir import read_json
 
 SELECTIONS = ("last", "best")
+AS_GIVEN = ("train", "evaluate", "furs")  # modes without a budget
 
 
 class Prepared(NamedTuple):
@@ -47,8 +48,9 @@ def prepare(config: ml_collections.ConfigDict) -> Prepared:
     splits = (dataset.train, dataset.search, dataset.test)
     hosts.agree("the data", [zlib.crc32(split.labels.tobytes()) for split in splits])
     net, budget = initial_network(config, dataset)
-    limits = config.reallocate
-    fit_to_budget(net, net.channels, budget, limits.min_channels, limits.channel_multiple)
+    if config.mode not in AS_GIVEN:
+        limits = config.reallocate
+        fit_to_budget(net, net.channels, budget, limits.min_channels, limits.channel_multiple)
     start = start_vector(config, net, budget)
     if config.kd.teacher not in (None, ORIGINAL):
         load_network(config.kd.teacher, teacher_network(config, dataset), "kd.teacher")
@@ -67,8 +69,20 @@ def given_channels(config: ml_collections.ConfigDict, net: Network) -> tuple[int
     """The vector of `channels`, `channels_from` or `init_from`; None where none is given.
 
     Raises:
-      ConfigError: two of the first are given, or a file holds no vector.
+      ConfigError: two of the first are given, a file holds no vector, or it has not one width of at
+        least one channel for every site.
     """
+    given = _given_channels(config, net)
+    if given is None or (
+        len(given) == len(net.channels) and all(isinstance(c, int) and c > 0 for c in given)
+    ):
+        return given
+    raise ConfigError(
+        f"channels={given} must be {len(net.channels)} widths, one for each site of {net.name}"
+    )
+
+
+def _given_channels(config: ml_collections.ConfigDict, net: Network) -> tuple | None:
     if config.channels and config.channels_from:
         raise ConfigError("give channels or channels_from, not both")
     if config.channels:
@@ -92,22 +106,25 @@ def given_channels(config: ml_collections.ConfigDict, net: Network) -> tuple[int
 def start_vector(config: ml_collections.ConfigDict, net: Network, budget: int) -> tuple[int, ...]:
     """The first round's vector: the given one brought to the budget, or the original's.
 
-    In mode "train" the given one as it is.
+    In modes without a budget the given one as it is.
 
     Raises:
-      ConfigError: it has not one width of at least one channel for every site.
+      ConfigError: see `given_channels`, or the network can't be built with it.
     """
     given = given_channels(config, net)
     if given is None:
         return net.channels
-    if len(given) != len(net.channels) or min(given) < 1:
-        raise ConfigError(
-            f"channels={given} must be {len(net.channels)} widths, one for each site of {net.name}"
-        )
-    if config.mode == "train" or net.macs(given) == budget:
+    if config.mode in AS_GIVEN:
+        if any(c % net.multiple for c in given):
+            raise ConfigError(
+                f"channels={given}: {net.name} can be built with multiples of {net.multiple} only"
+            )
         return given
-    limits = config.reallocate
-    return fit_to_budget(net, given, budget, limits.min_channels, limits.channel_multiple)
+    floor, multiple = config.reallocate.min_channels, config.reallocate.channel_multiple
+    allowed = all(c >= floor and c % multiple == 0 for c in given)
+    if allowed and 0 <= budget - net.macs(given) <= TOLERANCE * budget:
+        return given  # another search's
+    return fit_to_budget(net, given, budget, floor, multiple)
 
 
 def initial_network(config: ml_collections.ConfigDict, dataset: Dataset) -> tuple[Network, int]:

@@ -83,7 +83,8 @@ def from_weights(run: Run, trainer: Trainer) -> Trainer:
     if channels != trainer.channels:
         raise ConfigError(
             f"init_from={path} has channels {channels}, which are not those to train: "
-            f"{trainer.channels}; leave channels and channels_from out to take the checkpoint's"
+            f"{trainer.channels}. To take the checkpoint's leave channels and channels_from out, "
+            "and give a search the checkpoint's MACs, by width_multiplier or flops_budget"
         )
     return trainer._replace(init=lambda seed: trainer.init(seed).replace(**variables))
 

@@ -9,8 +9,9 @@ import ml_collections
 import numpy as np
 
 from furs_jax import hosts
+from furs_jax.errors import WorkdirError
 from furs_jax.final import compare
-from furs_jax.prepare import prepare
+from furs_jax.prepare import AS_GIVEN, prepare
 from furs_jax.report.console import Console
 from furs_jax.report.tables import result_table
 from furs_jax.rounds import run_rounds
@@ -73,8 +74,16 @@ def run_in_folder(
                 prepared = prepare(config)
                 run = Run(config, *prepared, folder, console, clock, stop or Stop())
                 environment = _environment(run.task)
-                console.header(folder, run.task, run.budget, run.start)
-                if folder.start(_as_json(config), environment) != environment:
+                budget = None if config.mode in AS_GIVEN else run.budget
+                console.header(folder, run.task, budget, run.start)
+                channels = list(run.start)
+                stored = folder.start(_as_json(config), {"channels": channels, **environment})
+                if (begun := stored.pop("channels")) not in (None, channels):
+                    raise WorkdirError(
+                        f"workdir {folder.path} began with channels {begun}, which are {channels} "
+                        "now: channels_from or init_from has changed; give another --workdir"
+                    )
+                if stored != environment:
                     console.moved(folder)
                 result = json.loads(json.dumps(work(run)))
                 write_json(folder.result, result)

@@ -78,3 +78,5 @@ def test_a_run_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
     assert "points for a doubling of the MACs" in output
     with pytest.raises(ConfigError, match="final.seeds of at least 2"):
         headroom.bench(small_config(**{**small, "final.seeds": 1}), tmp_path)
+    with pytest.raises(ConfigError, match="leave out init_from"):
+        headroom.bench(small_config(init_from="x", **small), tmp_path)

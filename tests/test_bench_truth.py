@@ -1,13 +1,19 @@
 """The brute-force utilisation ratios: their formula, the score of new channels, a resumed run."""
 
+import dataclasses
 import json
 
+import chex
+import jax
 import numpy as np
 import pytest
 
 from furs_jax.bench import predictors, retrain, screening, truth
+from furs_jax.data import load_dataset
 from furs_jax.errors import ConfigError, WorkdirError
 from furs_jax.measure import Reread
+from furs_jax.prepare import initial_network
+from furs_jax.reallocate import reallocate
 from furs_jax.resources import marginal_macs
 from furs_jax.train import make_trainer
 from tests.test_search import small_config
@@ -46,6 +52,20 @@ def test_the_gain_of_new_channels_leaves_out_what_fills_up_a_batch(tiny):
     assert len(whole) == len(marginal_macs(tiny.macs, tiny.channels))
 
 
+def test_statistics_anew_are_those_of_the_batches_alone(tiny):
+    """Whatever they were, a layer's input then has the mean and the variance that it has."""
+    task, split = random_task(tiny, 1), random_split(48)
+    recipe = dataclasses.replace(RECIPE, crop_margin=0, flip=False, batch_size=48)
+    trainer = make_trainer(task, tiny.channels, recipe, split)
+    variables = trainer.init(0).variables
+    other = {**variables, "batch_stats": jax.tree.map(lambda x: x + 3, variables["batch_stats"])}
+    found, again = (predictors._statistics_anew(trainer, v, 0) for v in (variables, other))
+    chex.assert_trees_all_close(found["batch_stats"], again["batch_stats"], rtol=1e-3, atol=1e-5)
+    module, images = tiny.module(tiny.channels), task.preprocess(split.images)
+    expected, _ = module.apply(variables, images, train=True, mutable=["batch_stats"])
+    np.testing.assert_allclose(module.apply(found, images), expected, rtol=1e-3, atol=1e-4)
+
+
 def test_given_weights_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="leave out init_from"):
         truth.bench(small_config(init_from="somewhere"), tmp_path)
@@ -66,14 +86,26 @@ def test_a_run_goes_on_and_its_folder_is_its_own(tmp_path, monkeypatch, capsys):
 
     for module in (predictors, retrain):
         monkeypatch.setattr(module, "train", counted)
-    config = small_config(channels=(6, 6, 8, 8, 12, 12), **SMALL)
+    # FURs of a search may rank by accuracy: the benchmark names what it measures itself.
+    config = small_config(channels=(6, 6, 8, 8, 12, 12), **{**SMALL, "furs.metric": "accuracy"})
     with pytest.raises(KeyboardInterrupt):
         truth.bench(config, tmp_path)
     truth.bench(config, tmp_path)
-    start = json.loads((tmp_path / "result.json").read_text())["channels"]
+    result = json.loads((tmp_path / "result.json").read_text())
+    start = result["channels"]
     assert start[0] > 4  # of the given vector's proportions, at the original's budget
     assert start[5] < 16
     assert trained[0] == screening.changed(start, few[0])
+    given = small_config(channels=(6, 6, 8, 8, 12, 12))
+    net, budget = initial_network(given, load_dataset("digits"))
+    for of in result["estimators"].values():
+        for furs, following in zip(of["furs"], of["next_channels"], strict=True):
+            assert following == list(
+                reallocate(
+                    net, start, furs, initial=net.channels, budget=budget,
+                    num_layers=2, step=0.5, step_decay=given.reallocate.step_decay,
+                )
+            )  # fmt: skip
     # Two networks and seeds, the second training anew; then two seeds with and without dropout.
     assert len(trained) == 2 * 2 + 1 + 2 * 2
     output = capsys.readouterr().out

@@ -3,6 +3,7 @@
 import pytest
 
 from furs_jax.errors import ConfigError
+from furs_jax.report.comparison import comparison
 from furs_jax.report.runs import read_run
 from furs_jax.search import search
 from tests.test_search import small_config
@@ -35,6 +36,16 @@ def test_a_search_from_other_widths_is_compared_with_them_too(tmp_path, capsys):
     last = capsys.readouterr().out.rpartition("network ")[2]
     names = [line.split()[0] for line in last.splitlines() if line]
     assert names[2:7] == ["original", "start", "searched", "difference", "difference"]
+    assert last.count("differs from") + last.count("beyond the noise") == 2
+    assert "the original's" in last
+    assert "the start's" in last
     run = read_run(tmp_path)
+    rows = {row.method: row for row in comparison([run]).rows}
+    assert list(rows) == ["original", "start", "Network Adjustment"]
+    assert rows["start"].top1.mean == pytest.approx(result["start"]["top1"][0])
+    assert rows["original"].top1_difference is None
+    assert rows["start"].top1_difference.mean == pytest.approx(
+        result["start"]["top1"][0] - result["original"]["top1"][0]
+    )
     assert run.original == result["original"]["channels"]
     assert run.start == result["start"]["channels"]

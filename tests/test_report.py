@@ -64,10 +64,10 @@ def test_the_network_table_adds_up():
 @pytest.mark.parametrize(
     ("half_width", "gain", "said"),
     [
-        (0.01, 0.02, "top-1 is better, beyond the noise"),
-        (0.01, -0.02, "top-1 is worse, beyond the noise"),
-        (0.03, 0.02, "within the noise of these seeds"),
-        (0.03, -0.02, "within the noise of these seeds"),
+        (0.01, 0.02, "top-1 is better than the original's, beyond the noise"),
+        (0.01, -0.02, "top-1 is worse than the original's, beyond the noise"),
+        (0.03, 0.02, "from the original's within the noise"),
+        (0.03, -0.02, "from the original's within the noise"),
     ],
 )
 def test_the_result_says_whether_the_difference_is_noise(tmp_path, half_width, gain, said):

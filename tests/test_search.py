@@ -13,13 +13,21 @@ import pytest
 
 from configs import digits
 from furs_jax.data import load_dataset
-from furs_jax.errors import BudgetError, ConfigError, DataError, DivergedError, WorkdirError
+from furs_jax.errors import (
+    BudgetError,
+    ConfigError,
+    DataError,
+    DivergedError,
+    StoppedError,
+    WorkdirError,
+)
 from furs_jax.modes import run
 from furs_jax.prepare import initial_network, start_vector
 from furs_jax.reallocate import choose_sites
 from furs_jax.rounds import layers_in_round
 from furs_jax.run import derived_seed
 from furs_jax.search import search
+from furs_jax.stop import Stop
 
 # They share a run and what it compiled.
 pytestmark = pytest.mark.xdist_group("search")
@@ -247,9 +255,26 @@ def test_a_start_vector_is_brought_to_the_budget():
     equal = start_vector(config, net, budget)
     assert max(equal) - min(equal) <= 2  # single channels fill up the budget
     assert 0 <= budget - net.macs(equal) <= 0.02 * budget
-    config.channels = (4, 4)
-    with pytest.raises(ConfigError, match="must be 6 widths, one for each site"):
-        start_vector(config, net, budget)
+    for wrong in ((4, 4), (4, 4, 4, 4, 4, 0), (4.5,)):
+        config.channels = wrong
+        with pytest.raises(ConfigError, match="must be 6 widths, one for each site"):
+            start_vector(config, net, budget)
+
+
+def test_a_run_whose_vector_has_changed_since_is_refused(finished, tmp_path):
+    source = tmp_path / "vector.json"
+    config = small_config(
+        **{"channels_from": str(source), "mode": "train", "final.seeds": 1,
+           "final.train.epochs": 1, "cpu_devices": 0}
+    )  # fmt: skip
+    source.write_text(json.dumps({"trained": {"channels": [4, 5, 6, 7, 8, 9]}}))
+    stop = Stop()
+    stop.signal = signal.SIGTERM
+    with pytest.raises(StoppedError):
+        run(config, tmp_path / "w", stop=stop)
+    source.write_text(json.dumps({"trained": {"channels": [9, 8, 7, 6, 5, 4]}}))
+    with pytest.raises(WorkdirError, match=r"began with channels \[4, 5, 6, 7, 8, 9\]"):
+        run(config, tmp_path / "w")
 
 
 def test_a_checkpoint_is_evaluated_measured_and_trained_on(finished, tmp_path, capsys):
@@ -311,6 +336,12 @@ def test_describe_needs_neither_data_nor_folder(tmp_path, capsys):
     run(config, None)
     assert "for its usual images: 32x32x3" in capsys.readouterr().out
     run(small_config(mode="describe"), None)
+    assert "brings" not in capsys.readouterr().out
+    run(small_config(mode="describe", channels=(5,)), None)
+    output = capsys.readouterr().out
+    start = output.partition("to its budget: ")[2].partition(",")[0].split()
+    assert len(start) == 6
+    assert all(int(width) > 5 for width in start)
     output = capsys.readouterr().out
     assert "stage3_block1_conv2" in output
     assert "8x8x1" in output

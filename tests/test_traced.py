@@ -103,6 +103,14 @@ def test_a_config_names_it(options):
     config.reallocate.channel_multiple = 1
     with pytest.raises(ConfigError, match="multiples of 2 channels only"):
         prepare(config)
+    config.channels = (6, 4, 8, 12)
+    with pytest.raises(ConfigError, match="multiples of 2 channels only"):
+        prepare(config)
+    config.mode = "train"
+    assert prepare(config).start == config.channels
+    config.channels = (6, 4, 8, 13)
+    with pytest.raises(ConfigError, match="multiples of 2 only"):
+        prepare(config)
 
 
 def test_its_reallocation_keeps_the_budget():

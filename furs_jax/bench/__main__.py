@@ -12,7 +12,7 @@ BENCHMARKS = {
     "headroom": "what more MACs would be worth beside the noise: whether a gain could be seen",
     "input": "images/s of the input pipeline, without a network",
     "train": "images/s of the training step, of its input and of both, and what it waits for",
-    "truth": "utilisation ratios by retraining each site wider and narrower, and their predictors",
+    "truth": "utilisation ratios by retraining with sites wider and narrower, and their predictors",
 }
 
 

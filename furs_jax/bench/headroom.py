@@ -40,12 +40,14 @@ def bench(config: Any, workdir: str) -> None:
     result.json the outcome.
 
     Raises:
-      ConfigError: fewer than two seeds.
+      ConfigError: fewer than two seeds, or weights are given.
       WorkdirError: the folder holds another run.
     """
     config = config.copy_and_resolve_references()
     if config.final.seeds < 2:
         raise ConfigError("noise shows between seeds only; give final.seeds of at least 2")
+    if config.init_from:
+        raise ConfigError("headroom is measured from scratch; leave out init_from")
     config.mode = "headroom"  # a search in the same folder would be another run
     run_in_folder(config, workdir, _measure, _table)
 

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from furs_jax.data import training_batch
+from furs_jax.errors import ConfigError
 from furs_jax.fur_steps import gate_gradients
-from furs_jax.inherit import inherit
+from furs_jax.inherit import free_axes, inherit
 from furs_jax.measure import Reread, make_task_estimate, search_batches
 from furs_jax.prepare import recipe_of
 from furs_jax.resources import marginal_macs
@@ -19,7 +20,7 @@ from furs_jax.run import Run, derived_seed
 from furs_jax.step import Variables
 from furs_jax.train import Task, Trainer, make_trainer, train
 
-NEW_CHANNELS = 4  # that the score of gaining channels tries
+NEW_CHANNELS = 4  # at least, that the score of gaining channels tries
 RATES = (0.05, 0.2, 0.4)  # base drop rates
 DRAWS = 10
 BATCHES = 20  # to estimate BatchNorm's statistics anew from
@@ -35,7 +36,7 @@ def predictions(run: Run, seeds: Iterable[int]) -> list[Estimates]:
 
 def _make_measure(run: Run, options: tuple[tuple[str, Any], ...]) -> Callable:
     """(variables, seed) -> FURs of the original network, by config.furs with `options`."""
-    changes_ = {"method": "dropout", "draws": DRAWS, **dict(options)}
+    changes_ = {"method": "dropout", "metric": "loss", "draws": DRAWS, **dict(options)}
     net, furs = run.task.net, run.config.furs
     estimate = make_task_estimate(run.task, furs, net.channels, **changes_)
     batches = search_batches(run.task, furs)
@@ -46,6 +47,10 @@ def _estimates(run: Run, seed: int, measure: Callable) -> Estimates:
     """Every estimator on the original network, trained with one seed, with and without dropout."""
     task = run.task
     found: Estimates = {}
+    try:
+        grows = bool(free_axes(task.net))
+    except ConfigError:  # new channels would not come in front, as `gain` takes them to
+        grows = False
     for suffix, changes_ in (("", {}), (", trained without dropout", {"dropout": 0.0})):
         recipe = dataclasses.replace(recipe_of(run.config.train), **changes_)
         trainer = make_trainer(task, task.net.channels, recipe, task.dataset.train)
@@ -63,28 +68,36 @@ def _estimates(run: Run, seed: int, measure: Callable) -> Estimates:
             ("dropout, loss, rate 0.2, BatchNorm anew", again, {"base_drop_rate": 0.2}),
         ):
             found[name + suffix] = measure(tuple(options.items()))(trained, seed)
-        batches = search_batches(task, run.config.furs)
-        found[f"gain of new channels{suffix}"] = gain(task, trainer, variables, batches, seed)
+        if grows:
+            batches = search_batches(task, run.config.furs)
+            found[f"gain of new channels{suffix}"] = gain(task, trainer, variables, batches, seed)
     found["MACs (fewer is better)"] = -marginal_macs(task.net.macs, task.net.channels)
     return found
 
 
 def _statistics_anew(trainer: Trainer, variables: Variables, seed: int) -> Variables:
-    """BatchNorm's statistics from training batches without dropout."""
+    """BatchNorm's statistics from training batches without dropout, and from nothing else."""
     task, recipe = trainer.task, trainer.recipe
     module = task.net.module(task.net.channels, dtype=task.dtype)
 
     @jax.jit
-    def update(variables, images):
+    def update(statistics, images):
         _, changed_ = module.apply(
-            variables, task.preprocess(images), train=True, mutable=["batch_stats"]
+            {**variables, "batch_stats": statistics},
+            task.preprocess(images),
+            train=True,
+            mutable=["batch_stats"],
         )
-        return {**variables, **changed_}
+        return changed_.get("batch_stats", {})
 
+    # Running averages keep a share of what they begin with; begun with 0 and 1 they tell which.
+    trained = variables.get("batch_stats", {})  # none where there is no BatchNorm
+    low, high = jax.tree.map(jnp.zeros_like, trained), jax.tree.map(jnp.ones_like, trained)
     for step in range(BATCHES):
-        batch = training_batch(trainer.split, seed, step, recipe.batch_size)
-        variables = update(variables, batch["image"])
-    return variables
+        images = training_batch(trainer.split, seed, step, recipe.batch_size)["image"]
+        low, high = update(low, images), update(high, images)
+    anew = jax.tree.map(lambda a, b: a / (1 - (b - a)), low, high)
+    return {**variables, "batch_stats": anew}
 
 
 def gain(
@@ -92,11 +105,12 @@ def gain(
 ) -> np.ndarray:
     """How much the loss would fall at first by training new channels, per MAC, shape (L,).
 
-    Every site gets `NEW_CHANNELS` channels with random weights and hardly any output; the score is
-    the squared gradient of the mean loss by their gates, per channel and MAC.
+    Every site gets at least `NEW_CHANNELS` channels with random weights and hardly any output; the
+    score is the squared gradient of the mean loss by their gates, per channel and MAC.
     """
-    channels = task.net.channels
-    wider = [c + NEW_CHANNELS for c in channels]
+    channels, multiple = task.net.channels, task.net.multiple
+    new = -(-NEW_CHANNELS // multiple) * multiple
+    wider = [c + new for c in channels]
     fresh = make_trainer(task, wider, trainer.recipe, trainer.split).init(seed)
     old = fresh.replace(**variables)
     state = inherit(old, fresh, [np.arange(c) for c in channels], {})
@@ -106,7 +120,7 @@ def gain(
     def gradients(variables, batch):
         found, _ = gate_gradients(apply, variables, batch["image"], wider, lambda _: batch["label"])
         weight = batch["weight"][:, None]  # 0 for images that only fill up the batch
-        return [jnp.sum(weight * g[:, 0, 0, :NEW_CHANNELS], axis=0) for g in found]
+        return [jnp.sum(weight * g[:, 0, 0, :new], axis=0) for g in found]
 
     total = None
     for batch in batches:

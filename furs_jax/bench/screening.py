@@ -2,8 +2,8 @@
 
 A screening design: each training has about half of the sites wider and half narrower, in patterns
 that are orthogonal to each other, so every training tells something of every site. The effects'
-standard errors are sqrt(n / 2) times smaller than those of as many trainings, n in all, that change
-one site each. Every pattern is trained mirrored, too, which keeps the interactions of two sites out
+standard errors are sqrt(L) times smaller than those of as many trainings that change one of the L
+sites each. Every pattern is trained mirrored, too, which keeps the interactions of two sites out
 of the effects. (Plackett and Burman, Biometrika 1946; Box and Hunter, Technometrics 1961.)
 """
 
@@ -39,19 +39,24 @@ def design(sites: int) -> np.ndarray:
     return np.stack([half, -half], axis=1).reshape(2 * order, sites)
 
 
-def changed(channels: Sequence[int], signs: Sequence[int]) -> tuple[int, ...]:
-    """The vector with every site wider or narrower by `FACTOR`, at least by one channel.
+def changed(channels: Sequence[int], signs: Sequence[int], multiple: int = 1) -> tuple[int, ...]:
+    """The vector with every site wider or narrower by `FACTOR`, at least by one unit.
 
-    A site of one channel isn't narrowed.
+    A unit is `multiple` channels. A site of one isn't narrowed.
     """
+    units = [c // multiple for c in channels]
     return tuple(
-        max(round(c * FACTOR), c + 1) if sign > 0 else max(min(round(c / FACTOR), c - 1), 1)
-        for c, sign in zip(channels, signs, strict=True)
+        multiple
+        * (max(round(u * FACTOR), u + 1) if sign > 0 else max(min(round(u / FACTOR), u - 1), 1))
+        for u, sign in zip(units, signs, strict=True)
     )
 
 
 def fit(log_widths: np.ndarray, values: np.ndarray, seeds: Sequence[int]) -> Effects:
     """Least squares; every seed has a mean of its own.
+
+    With several seeds, errors are those between seeds. With one they are the residuals, which hold
+    the figure's interactions and curvature, too.
 
     Args:
       log_widths: relative to the original's, shape (trainings, L).
@@ -62,8 +67,14 @@ def fit(log_widths: np.ndarray, values: np.ndarray, seeds: Sequence[int]) -> Eff
     model = np.concatenate([means, log_widths], axis=1).astype(float)
     inverse = np.linalg.pinv(model)
     coefficients = inverse @ values
-    freedom = len(model) - np.linalg.matrix_rank(model)
-    variance = np.sum((values - model @ coefficients) ** 2) / max(freedom, 1)
+    saturated = model
+    if means.shape[1] > 1:
+        _, pattern = np.unique(log_widths, axis=0, return_inverse=True)
+        saturated = np.concatenate([means, pattern.reshape(-1, 1) == np.unique(pattern)], axis=1)
+    saturated = saturated.astype(float)
+    freedom = len(saturated) - np.linalg.matrix_rank(saturated)
+    residuals = values - saturated @ (np.linalg.pinv(saturated) @ values)
+    variance = np.sum(residuals**2) / max(freedom, 1)
     own = slice(means.shape[1], None)
     covariance = variance * inverse @ inverse.T
     return Effects(coefficients[own], covariance[own, own], int(freedom))

@@ -47,14 +47,15 @@ def bench(config: Any, workdir: str) -> None:
 
 
 def _measure(run: Run) -> dict[str, Any]:
-    net = run.task.net
+    net, initial = run.task.net, run.task.net.channels
     net = dataclasses.replace(net, template=net.module(run.start))  # where channels are given
     run = run._replace(task=run.task._replace(net=net))
     journal, seeds = Journal(run.workdir.path / "truth.jsonl"), run.config.final.seeds
     recipe, patterns = recipe_of(run.config.final.train), screening.design(len(net.channels))
     for place, signs in enumerate(patterns):
         what = f"changed network {place + 1} of {len(patterns)}"
-        retrain(run, screening.changed(net.channels, signs), recipe, journal, what)
+        channels = screening.changed(net.channels, signs, net.multiple)
+        retrain(run, channels, recipe, journal, what)
     found = predictions(run, range(seeds))
     return {
         "network": net.name,
@@ -66,7 +67,7 @@ def _measure(run: Run) -> dict[str, Any]:
         "estimators": {
             name: {
                 "furs": [one[name].tolist() for one in found],
-                "next_channels": [_next_vector(run, one[name]) for one in found],
+                "next_channels": [_next_vector(run, initial, one[name]) for one in found],
             }
             for name in found[0]
         },
@@ -109,14 +110,14 @@ def _masks(seeds: np.ndarray) -> list[np.ndarray]:
     return [seeds == seed for seed in np.unique(seeds)]
 
 
-def _next_vector(run: Run, furs: np.ndarray) -> tuple[int, ...]:
-    """What the first round would make of these FURs."""
+def _next_vector(run: Run, initial: Sequence[int], furs: np.ndarray) -> tuple[int, ...]:
+    """What a search's first round would make of these FURs."""
     options = run.config.reallocate
     return reallocate(
         run.task.net,
         run.task.net.channels,
         furs,
-        initial=run.task.net.channels,
+        initial=initial,
         budget=run.budget,
         num_layers=options.num_layers,
         step=options.step,
@@ -154,7 +155,7 @@ def _table(result: dict[str, Any]) -> str:
         f"{format_table(('site', 'channels', 'loss per GMAC', 's.e.'), sites)}\n"
         f"{result['network']}, {len(furs)} sites, {result['data']}; truth: search loss of "
         f"{result['trainings']} networks, {seeds} seed{'s' if seeds > 1 else ''} each, whose sites "
-        f"are wider or narrower by {screening.FACTOR - 1:.0%}.\n"
+        f"are wider or narrower by a factor of about {screening.FACTOR:g}.\n"
         "Spearman: of the mean over seeds with the truth; one network: of a single one, mean; "
         "between seeds: mean Spearman of two seeds; a round's top-1: points on the search split "
         "(95 %) that the trainings say for the vector one round would make of these FURs.\n"
@@ -168,8 +169,8 @@ def verdict(p_even: float) -> str:
     if p_even < 0.05:
         return f"Channels are worth more at some sites than at others ({chance}): a search may gain"
     return (
-        f"No site's channels are surely worth more per MAC than another's ({chance}): near these "
-        "widths a search has nothing to gain that could be seen with so many trainings"
+        f"Channels are not shown to be worth more at some sites than at others ({chance}): so many "
+        "trainings leave no gain to be seen near these widths"
     )
 
 

@@ -60,12 +60,13 @@ def _figures(runs: Sequence[Run], draw, each: bool) -> Iterator[tuple[str, Calla
 
 
 def _network_figure(run: Run, draw):
-    net, entries = run.network, run.networks()
+    net, networks = run.network, run.networks()
+    entries = [networks[name] for name in ("original", "searched") if name in networks]
     # Counted for the run's own images and classes, which the run's files know.
-    macs = " → ".join(f"{e['macs'] / 1e6:.4g}" for e in entries.values() if e["macs"])
+    macs = " → ".join(f"{e['macs'] / 1e6:.4g}" for e in entries if e["macs"])
     done = f" ({run.progress})" if run.progress else ""
     title = f"{run.title} on {run.data}{done}: {macs} M multiply-accumulates"
-    known = [entry["params"] for entry in entries.values()]
+    known = [entry["params"] for entry in entries]
     if None not in known:
         title += ", " + " → ".join(f"{params / 1e6:.3g}" for params in known) + " M parameters"
     return draw.draw_network(net, run.original, run.channels, title)

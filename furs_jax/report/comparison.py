@@ -143,17 +143,16 @@ def _published_row(record: dict) -> Row:
 
 def _rows(run: Run) -> list[Row]:
     searched = (run.result or {}).get("method", "network_adjustment")
-    differences = run.difference()
     rows = []
     for name, entry in run.networks().items():
         seeds = len(entry["seeds"])
         told = [run.name, run.progress, f"{seeds} seed{'' if seeds == 1 else 's'}"]
-        shown = differences if name == "searched" else dict.fromkeys(differences)
+        shown = run.difference(name)
         rows.append(
             Row(
                 data=run.data,
                 network=run.title,
-                method=name if name == ORIGINAL else METHODS.get(searched, searched),
+                method=METHODS.get(searched, searched) if name == "searched" else name,
                 ft=bool(run.config.get("init_from")),
                 kd=_distilled(run.config, name),
                 top1=entry["top1"],

@@ -26,8 +26,10 @@ class Console:
             tqdm.write(text)
             sys.stdout.flush()
 
-    def header(self, folder: Workdir, task: Task, budget: int, channels: Sequence[int]) -> None:
-        """Devices, data and the network of the vector that is begun with."""
+    def header(
+        self, folder: Workdir, task: Task, budget: int | None, channels: Sequence[int]
+    ) -> None:
+        """Devices, data and the network of the vector that is begun with; a budget in MACs."""
         data, device = task.dataset, task.devices[0]
         shape = "x".join(map(str, data.image_shape))
         self.print(
@@ -36,8 +38,8 @@ class Console:
             f"data     {data.name}: {shape}, {data.num_classes} classes; "
             f"train {len(data.train.labels):,}, search {len(data.search.labels):,}, "
             f"test {len(data.test.labels):,} images\n"
-            f"network  {task.net.name}, {len(task.net.channels)} sites, "
-            f"budget {budget:,} MACs\n"
+            f"network  {task.net.name}, {len(task.net.channels)} sites"
+            f"{'' if budget is None else f', budget {budget:,} MACs'}\n"
             f"workdir  {folder.path}\n\n"
             f"{network_table(task.net, channels)}\n"
         )

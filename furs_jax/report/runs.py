@@ -99,12 +99,14 @@ class Run:
         return f"unfinished: {len(self.finals)} of {total} trainings"
 
     def networks(self) -> dict[str, Record]:
-        """Of original and searched, as far as known: channels, macs, params, top1, top5, seeds.
+        """Of original, start (where it is another) and searched, as far as known.
 
+        Each has channels, macs, params, top1, top5 and seeds.
         top1 and top5 are `Interval`s of fractions, and None before the first final training.
         """
         if self.result is not None:
-            found = {n: self.result[n] for n in ("original", "searched") if n in self.result}
+            names = ("original", "start", "searched")
+            found = {name: self.result[name] for name in names if name in self.result}
             return {
                 name: {**entry, **{key: Interval(*entry[key]) for key in METRICS}}
                 for name, entry in found.items()
@@ -112,12 +114,13 @@ class Run:
         if not self.rounds:
             return {}
         first, last = self.rounds[0], self.rounds[-1]
-        sizes = {
-            "original": (first["channels"], first["macs"], first["params"])
-            if not self._starts_elsewhere
-            else (None, None, None),
-            "searched": (last["next_channels"], last["next_macs"], None),
-        }
+        begun = (first["channels"], first["macs"], first["params"])
+        known = (
+            {"original": (None, None, None), "start": begun}
+            if self._starts_elsewhere
+            else {"original": begun}
+        )
+        sizes = {**known, "searched": (last["next_channels"], last["next_macs"], None)}
         entries = {}
         for name, (channels, macs, params) in sizes.items():
             seeds = [record for record in self.finals if record["network"] == name]
@@ -128,16 +131,14 @@ class Run:
             entries[name] = {**sized, **scores, "seeds": seeds}
         return entries
 
-    def difference(self) -> dict[str, Interval | None]:
-        """Searched minus original, as fractions; None where either has no final training."""
-        if self.result is not None and "difference" in self.result:
-            return {key: Interval(*self.result["difference"][key]) for key in METRICS}
+    def difference(self, name: str = "searched") -> dict[str, Interval | None]:
+        """A network minus the original, as fractions; None where either has no final training."""
         scores = {name: entry["seeds"] for name, entry in self.networks().items()}
-        if not scores.get("original") or not scores.get("searched"):
+        if name == "original" or not scores.get("original") or not scores.get(name):
             return dict.fromkeys(METRICS)
         return {
             key: difference_interval(
-                *([seed[key] for seed in scores[name]] for name in ("searched", "original"))
+                *([seed[key] for seed in scores[one]] for one in (name, "original"))
             )
             for key in METRICS
         }

@@ -101,21 +101,23 @@ def result_table(result: Record) -> str:
         macs, params = network["macs"], network["params"]
         scores = (Interval(*network[key]).format() for key in ("top1", "top5"))
         rows.append((name, f"{macs:,}", f"{params:,}", *scores))
-    for title, key in (
-        ("difference", "difference"),
-        ("difference from start", "difference_from_start"),
+    meanings, seeds = [], len(result["original"]["seeds"])
+    for title, key, reference in (
+        ("difference", "difference", "the original"),
+        ("difference from start", "difference_from_start", "the start"),
     ):
         if key in result:
-            scores = (Interval(*value).format(sign=True) for value in result[key].values())
-            rows.append((title, "", "", *scores))
-    seeds = len(result["original"]["seeds"])
+            found = [Interval(*value) for value in result[key].values()]
+            rows.append((title, "", "", *(one.format(sign=True) for one in found)))
+            if seeds > 1:
+                meanings.append(_meaning(found[0], reference))
     return "\n".join(
         [
             format_table(("network", "MACs", "params", "top-1 %", "top-5 %"), rows),
             f"test split, {seeds} seed{'s' if seeds > 1 else ''} each; "
             + ("± is a 95 % confidence interval" if seeds > 1 else "one seed gives no interval")
             + f"; budget {result['budget']:,} MACs",
-            *([_meaning(Interval(*result["difference"]["top1"]))] if seeds > 1 else []),
+            *meanings,
             *(
                 [
                     f"search: trained {result['search_macs']:.3g} MACs, "
@@ -132,9 +134,9 @@ def result_table(result: Record) -> str:
     )
 
 
-def _meaning(difference: Interval) -> str:
-    """What the difference in top-1 says, in words."""
+def _meaning(difference: Interval, reference: str) -> str:
+    """What the difference in top-1 from another network says, in words."""
     if abs(difference.mean) <= difference.half_width:
-        return "the difference in top-1 is within the noise of these seeds"
+        return f"the searched network's top-1 differs from {reference}'s within the noise of seeds"
     how = "better" if difference.mean > 0 else "worse"
-    return f"the searched network's top-1 is {how}, beyond the noise of these seeds"
+    return f"the searched network's top-1 is {how} than {reference}'s, beyond the noise of seeds"
