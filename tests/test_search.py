@@ -342,7 +342,6 @@ def test_describe_needs_neither_data_nor_folder(tmp_path, capsys):
     start = output.partition("to its budget: ")[2].partition(",")[0].split()
     assert len(start) == 6
     assert sum(map(int, start)) > 6 * 5
-    output = capsys.readouterr().out
     assert "stage3_block1_conv2" in output
     assert "8x8x1" in output
     with pytest.raises(ConfigError, match="mode='dream' must be one of search, train"):
