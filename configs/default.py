@@ -91,6 +91,8 @@ def reallocate() -> ml_collections.ConfigDict:
     options.num_layers = 6  # K: sites widened, and as many narrowed, in a round
     options.num_layers_decay = 0.5  # K falls by so much every round
     options.step = 0.15  # of a site's original width that it changes by
+    # Of the width that it began with instead, where channels are given
+    options.step_from_start = False
     options.step_decay = 0.01  # less for each place in the ranking
     options.min_channels = 4
     options.channel_multiple = 1  # widths are multiples of it: 8 suits tensor cores

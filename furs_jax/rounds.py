@@ -175,7 +175,7 @@ def _next(run: Run, records: list[Record]) -> Record:
         run.task.net,
         parent["channels"],
         ranks,
-        initial=run.task.net.channels,
+        initial=step_widths(run),
         budget=run.budget,
         num_layers=num_layers,
         step=options.step * scale,
@@ -196,6 +196,11 @@ def _next(run: Run, records: list[Record]) -> Record:
 def _known(values: np.ndarray | float) -> Any:
     """As JSON holds it; None where the method doesn't tell."""
     return None if np.all(np.isnan(values)) else np.asarray(values).tolist()
+
+
+def step_widths(run: Run) -> tuple[int, ...]:
+    """The vector that a round's steps are relative to."""
+    return run.start if run.config.reallocate.step_from_start else run.task.net.channels
 
 
 def layers_in_round(options: ml_collections.ConfigDict, index: int) -> int:

@@ -96,14 +96,13 @@ def test_a_run_goes_on_and_its_folder_is_its_own(tmp_path, monkeypatch, capsys):
     assert start[0] > 4  # of the given vector's proportions, at the original's budget
     assert start[5] < 16
     assert trained[0] == screening.changed(start, few[0])
-    given = small_config(channels=(6, 6, 8, 8, 12, 12))
-    net, budget = initial_network(given, load_dataset("digits"))
+    net, budget = initial_network(config, load_dataset("digits"))
     for of in result["estimators"].values():
         for furs, following in zip(of["furs"], of["next_channels"], strict=True):
             assert following == list(
                 reallocate(
                     net, start, furs, initial=net.channels, budget=budget,
-                    num_layers=2, step=0.5, step_decay=given.reallocate.step_decay,
+                    num_layers=2, step=0.5, step_decay=config.reallocate.step_decay,
                 )
             )  # fmt: skip
     # Two networks and seeds, the second training anew; then two seeds with and without dropout.

@@ -2,7 +2,10 @@
 
 import pytest
 
+from furs_jax.data import load_dataset
 from furs_jax.errors import ConfigError
+from furs_jax.prepare import initial_network
+from furs_jax.reallocate import reallocate
 from furs_jax.report.comparison import comparison
 from furs_jax.report.runs import read_run
 from furs_jax.search import search
@@ -26,6 +29,23 @@ def test_a_teacher_that_is_not_there_is_missed_before_any_training(tmp_path):
     assert not (tmp_path / "w" / "metrics.jsonl").exists()
 
 
+def _after_a_round(run, initial):
+    options = run.config["reallocate"]
+    net, budget = initial_network(small_config(), load_dataset("digits"))
+    steps = {key: options[key] for key in ("num_layers", "step", "step_decay")}
+    furs = run.rounds[0]["furs"]
+    return list(reallocate(net, run.start, furs, initial=initial, budget=budget, **steps))
+
+
+def test_steps_may_be_of_the_widths_begun_with(tmp_path):
+    options = {"train.epochs": 1, "final.train.epochs": 1, "search.rounds": 1, "final.seeds": 1}
+    config = small_config(channels=(12,), **{"reallocate.step_from_start": True, **options})
+    search(config, tmp_path, quiet=True)
+    run = read_run(tmp_path)
+    assert run.rounds[0]["next_channels"] == _after_a_round(run, run.start)
+    assert run.rounds[0]["next_channels"] != _after_a_round(run, run.original)
+
+
 def test_a_search_from_other_widths_is_compared_with_them_too(tmp_path, capsys):
     options = {"train.epochs": 1, "final.train.epochs": 1, "search.rounds": 1, "final.seeds": 2}
     result = search(small_config(channels=(12, 8, 8, 8, 8, 8), **options), tmp_path)
@@ -40,6 +60,7 @@ def test_a_search_from_other_widths_is_compared_with_them_too(tmp_path, capsys):
     assert "the original's" in last
     assert "the start's" in last
     run = read_run(tmp_path)
+    assert run.rounds[0]["next_channels"] == _after_a_round(run, run.original)
     rows = {row.method: row for row in comparison([run]).rows}
     assert list(rows) == ["original", "start", "Network Adjustment"]
     assert rows["start"].top1.mean == pytest.approx(result["start"]["top1"][0])

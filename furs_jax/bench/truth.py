@@ -22,6 +22,7 @@ from furs_jax.reallocate import reallocate
 from furs_jax.report.statistics import Interval
 from furs_jax.report.tables import format_table
 from furs_jax.resources import marginal_macs
+from furs_jax.rounds import step_widths
 from furs_jax.run import Run
 from furs_jax.search import run_in_folder
 from furs_jax.workdir import Journal
@@ -47,7 +48,7 @@ def bench(config: Any, workdir: str) -> None:
 
 
 def _measure(run: Run) -> dict[str, Any]:
-    net, initial = run.task.net, run.task.net.channels
+    net, initial = run.task.net, step_widths(run)
     net = dataclasses.replace(net, template=net.module(run.start))  # where channels are given
     run = run._replace(task=run.task._replace(net=net))
     journal, seeds = Journal(run.workdir.path / "truth.jsonl"), run.config.final.seeds
