@@ -13,6 +13,7 @@ from furs_jax.report.runs import Run
 from furs_jax.report.statistics import Interval
 
 ORIGINAL = "original"
+START = "start"  # of a search from other widths
 METHODS = {"network_adjustment": "Network Adjustment"}  # a result's method -> its name
 
 
@@ -21,7 +22,7 @@ class Row(NamedTuple):
 
     data: str
     network: str
-    method: str  # "original", or how it was searched or pruned
+    method: str  # "original", "start", or how it was searched or pruned
     ft: bool  # fine-tuned from trained weights
     kd: bool  # trained with distillation
     top1: Interval | None  # of the test split, a fraction

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
 from furs_jax.errors import ConfigError
-from furs_jax.report.comparison import METHODS, ORIGINAL, Row, comparison
+from furs_jax.report.comparison import METHODS, ORIGINAL, START, Row, comparison
 from furs_jax.report.labels import place_labels
 from furs_jax.report.runs import Run
 from furs_jax.report.style import (
@@ -95,7 +95,7 @@ def _name_sites(ax: Axes, names: Sequence[str]) -> None:
 
 
 def draw_channels(run: Run) -> Figure:
-    """Every site's channels after every round; colours show the change from the original.
+    """Every site's channels after every round; colours show the change from the start.
 
     Raises:
       ConfigError: no round has ended.
@@ -126,13 +126,13 @@ def draw_channels(run: Run) -> Figure:
         bar = figure.colorbar(image, ax=ax, aspect=40, pad=0.02)
         ticks = [t for t in (-4, -3, -2, -1, -0.5, 0, 0.5, 1, 2, 3, 4) if abs(t) <= limit]
         bar.set_ticks(ticks, labels=[f"{2**t:.2g}x" for t in ticks])
-        bar.set_label("channels, of the original's")
+        bar.set_label("channels, of the start's")
         bar.outline.set_visible(False)
     return figure
 
 
 def draw_accuracy(runs: Sequence[Run], published: bool = True) -> Figure:
-    """Top-1 on the test split against MACs: original and searched network of every run.
+    """Top-1 on the test split against MACs: original, start and searched network of every run.
 
     Each data set has a panel, with published figures of the same networks where there are any.
 
@@ -203,22 +203,23 @@ def _draw_panel(ax: Axes, rows: Sequence[Row], colours: dict[str, str]) -> tuple
 
 
 def _look(ax: Axes, published: bool, method: str, colour: str) -> dict:
-    """Marker, line and legend of one method; original and searched stand beside each other."""
+    """Marker, line and legend of one method; a run's networks stand beside each other."""
     original, ours = method == ORIGINAL, method in METHODS.values()
-    look = {"mfc": "white" if original else None, "linestyle": "none"}
+    look = {"mfc": "white" if method in (ORIGINAL, START) else None, "linestyle": "none"}
     if published:
         what = method if original or ours else "other methods"
         look |= {"color": INK if original or ours else NEUTRAL, "label": f"published, {what}"}
         return {**look, "marker": "D" if original or ours else "X"}
-    aside = ScaledTranslation((-2.5 if original else 2.5) / 72, 0, ax.figure.dpi_scale_trans)
+    points = {ORIGINAL: -3, START: 0}.get(method, 3)
+    aside = ScaledTranslation(points / 72, 0, ax.figure.dpi_scale_trans)
     look |= {"color": colour, "label": method, "transform": ax.transData + aside}
-    look["linestyle"] = "--" if original else "-"
-    return {**look, "marker": "o" if original else "s"}
+    look["linestyle"] = {ORIGINAL: "--", START: ":"}.get(method, "-")
+    return {**look, "marker": {ORIGINAL: "o", START: "^"}.get(method, "s")}
 
 
 def _label(row: Row, published: bool) -> str:
     """What the legend doesn't say: a published method's name, the width of ours."""
-    if row.method == ORIGINAL:
+    if row.method in (ORIGINAL, START):
         return ""
     trained = [name for name, used in (("FT", row.ft), ("KD", row.kd)) if used]
     searched = row.method in METHODS.values()
