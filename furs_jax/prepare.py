@@ -78,7 +78,8 @@ def given_channels(config: ml_collections.ConfigDict, net: Network) -> tuple[int
     ):
         return given
     raise ConfigError(
-        f"channels={given} must be {len(net.channels)} widths, one for each site of {net.name}"
+        f"channels={given} must be {len(net.channels)} widths, one for each site of {net.name}, "
+        "whole numbers of at least 1"
     )
 
 
