@@ -26,7 +26,8 @@ def training() -> ml_collections.ConfigDict:
             "weight_decay": 3e-4,  # L2, added to the gradient of every parameter
             "label_smoothing": 0.0,  # share of the target spread over all classes
             "dropout": 0.05,  # rate of SpatialDropout at the sites
-            "dropout_by_epoch": True,  # grow the rate linearly with the epoch
+            # Grow the rate linearly with the epoch; a training from weights is at the full rate
+            "dropout_by_epoch": True,
             "dropout_by_depth": True,  # and with the site's depth
             "crop_margin": 4,  # pixels of zero padding for random crops; 0: no crop, as on disk
             "flip": True,  # random horizontal flips

@@ -3,13 +3,13 @@
 A search that begins with other widths than the original's has a third network, its start.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from furs_jax.distill import ORIGINAL, Teacher, load_network
-from furs_jax.prepare import final_split, recipe_of, teacher_network
+from furs_jax.prepare import final_split, first_recipe, recipe_of, teacher_network
 from furs_jax.report.statistics import difference_interval, mean_interval
 from furs_jax.rounds import training_macs
-from furs_jax.run import Record, Run, train_phase
+from furs_jax.run import Record, Run, from_weights, train_phase
 from furs_jax.train import make_evaluator, make_trainer
 
 
@@ -41,15 +41,13 @@ def _difference(network: Record, reference: Record) -> Record:
     }
 
 
-def train_seeds(
-    run: Run, name: str, channels: Sequence[int], start: Callable = lambda run, trainer: trainer
-) -> Record:
+def train_seeds(run: Run, name: str, channels: Sequence[int], init_from: bool = False) -> Record:
     """Trains and tests one network with all seeds; those done before are read from the journal.
 
     Args:
       name: of the network, in the journal and in the folder of its checkpoints.
       channels: its vector.
-      start: (run, trainer) -> trainer, which may begin with given weights.
+      init_from: begin with the weights of config.init_from, where that is given.
 
     Returns:
       channels, macs, params, each seed's figures and their means with intervals.
@@ -61,8 +59,13 @@ def train_seeds(
     for seed in range(len(scores), config.seeds):
         teacher = teacher_of(run, name, seed)
         if trainer is None:
-            split, recipe = final_split(run.config, run.task.dataset), recipe_of(config.train)
-            trainer = start(run, make_trainer(run.task, channels, recipe, split, teacher))
+            split = final_split(run.config, run.task.dataset)
+            if init_from:
+                recipe = first_recipe(run.config, config.train)
+                made = make_trainer(run.task, channels, recipe, split, teacher)
+                trainer = from_weights(run, made)
+            else:
+                trainer = make_trainer(run.task, channels, recipe_of(config.train), split, teacher)
         elif teacher is not None:
             trainer = trainer._replace(teacher=teacher.variables)
         phase, title = final_phase(name, seed), f"final {name} {seed + 1}/{config.seeds}"

@@ -19,7 +19,7 @@ from furs_jax.networks import get_network
 from furs_jax.prepare import Prepared, given_channels, prepare
 from furs_jax.report.statistics import Interval
 from furs_jax.report.tables import format_table, furs_table, network_table
-from furs_jax.run import Record, Run, from_weights
+from furs_jax.run import Record, Run
 from furs_jax.search import run_in_folder, search
 from furs_jax.stop import Stop
 from furs_jax.train import make_evaluator
@@ -60,7 +60,10 @@ def train_vector(
     """Trains the network of `channels` by config.final, and reads the test split."""
 
     def work(run_: Run) -> Record:
-        return {"mode": "train", "trained": train_seeds(run_, "trained", run_.start, from_weights)}
+        return {
+            "mode": "train",
+            "trained": train_seeds(run_, "trained", run_.start, init_from=True),
+        }
 
     def table(result: Record) -> str:
         entry = result["trained"]

@@ -227,6 +227,12 @@ def recipe_of(options: ml_collections.ConfigDict) -> Recipe:
     return Recipe(**options.to_dict())
 
 
+def first_recipe(config: ml_collections.ConfigDict, options: ml_collections.ConfigDict) -> Recipe:
+    """By `options`, of a training that begins with the weights of init_from where that is given."""
+    recipe = recipe_of(options)
+    return recipe.from_weights() if config.init_from else recipe
+
+
 def teacher_network(config: ml_collections.ConfigDict, dataset: Dataset) -> Network:
     """The network that `kd.teacher` holds a vector of."""
     options = config.kd
@@ -246,7 +252,7 @@ def estimator_of(options: ml_collections.ConfigDict) -> Estimator:
 def warm_recipe(config: ml_collections.ConfigDict) -> Recipe:
     """Of the rounds that inherit weights."""
     return dataclasses.replace(
-        recipe_of(config.train),
+        recipe_of(config.train).from_weights(),
         epochs=config.search.warm_epochs,
         learning_rate=config.search.warm_learning_rate,
         warmup_epochs=0.0,

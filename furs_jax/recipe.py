@@ -31,6 +31,14 @@ class Recipe:
     crop_margin: int
     flip: bool
 
+    def from_weights(self) -> "Recipe":
+        """This recipe for a training that goes on from weights: dropout at its full rate.
+
+        Its growth with the epoch spares a network that has learnt nothing yet. Here it would take
+        away what the weights are used to: a training of one epoch would have no dropout at all.
+        """
+        return dataclasses.replace(self, dropout_by_epoch=False)
+
     def check(self, option: str, split: AnySplit) -> None:
         """Raises ConfigError where the recipe can't train on `split`; `option` names it."""
         if self.epochs < 1:

@@ -15,7 +15,7 @@ from furs_jax.furs import SURE
 from furs_jax.inherit import channel_importance, free_axes, inherit, least_important_first
 from furs_jax.measure import make_task_estimate, search_batches
 from furs_jax.networks import Network
-from furs_jax.prepare import recipe_of, warm_recipe
+from furs_jax.prepare import first_recipe, recipe_of, warm_recipe
 from furs_jax.reallocate import choose_sites, directed, reallocate
 from furs_jax.recipe import Recipe
 from furs_jax.run import Record, Run, derived_seed, from_weights, train_phase
@@ -135,9 +135,10 @@ def _trainer(
 ) -> Trainer:
     """Of a round: from scratch, or after the first one from the parent's weights."""
     config, split = run.config, run.task.dataset.train
-    recipe = recipe_of(config.train)
     if not records:
+        recipe = first_recipe(config, config.train)
         return from_weights(run, make_trainer(run.task, channels, recipe, split))
+    recipe = recipe_of(config.train)
     if not config.search.warm_start:
         return make_trainer(run.task, channels, recipe, split)
     parent = records[-1]["next_parent"]

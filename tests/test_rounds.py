@@ -2,8 +2,16 @@
 
 import shutil
 
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from furs_jax import final, rounds
+from furs_jax.modes import run
+from furs_jax.recipe import dropout_schedule
 from furs_jax.rounds import parent_and_scale, selected
 from furs_jax.search import search
+from furs_jax.train import make_trainer
 from tests.test_search import content, small_config
 
 
@@ -43,6 +51,48 @@ def test_a_warm_search_inherits_and_resumes(tmp_path):
             shutil.rmtree(folder)
     assert search(config, tmp_path, quiet=True) == whole
     assert content(tmp_path) == files
+
+
+@pytest.fixture
+def recipes(monkeypatch):
+    """The recipes of all trainings, in order."""
+    seen = []
+
+    def observed(task, channels, recipe, *rest):
+        seen.append(recipe)
+        return make_trainer(task, channels, recipe, *rest)
+
+    for module in (rounds, final):
+        monkeypatch.setattr(module, "make_trainer", observed)
+    return seen
+
+
+def first_rates(recipe, sites=6):
+    """Of the first step."""
+    return np.asarray(dropout_schedule(recipe, 10, sites)(jnp.int32(0)))
+
+
+def test_a_training_from_weights_drops_at_the_full_rate_from_its_first_step(tmp_path, recipes):
+    full = 0.05 * np.arange(1, 7) / 6  # by depth
+    short = {"train.epochs": 1, "final.train.epochs": 1, "final.seeds": 1, "furs.method": "fisher"}
+    config = small_config(**short, **{"search.warm_start": True, "search.warm_epochs": 1})
+    search(config, tmp_path / "warm", quiet=True)
+    scratch, _, warm, *finals = map(first_rates, recipes)  # the second: the parent's shapes
+    np.testing.assert_allclose(warm, full, rtol=1e-6)
+    for rates in (scratch, *finals):
+        assert not rates.any()
+    recipes.clear()
+
+    given = {"init_from": str(tmp_path / "warm/checkpoints/round_00"), "seed": 1}
+    search(small_config(**short, **given, **{"search.rounds": 1}), tmp_path / "given", quiet=True)
+    first, *finals = map(first_rates, recipes)
+    np.testing.assert_allclose(first, full, rtol=1e-6)
+    for rates in finals:
+        assert not rates.any()
+    recipes.clear()
+
+    run(small_config(mode="train", **short, **given), tmp_path / "tuned")
+    np.testing.assert_allclose(first_rates(recipes[0]), full, rtol=1e-6)
 
 
 def test_the_last_or_the_best_vector_is_selected():
