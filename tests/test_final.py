@@ -6,8 +6,8 @@ from furs_jax.data import load_dataset
 from furs_jax.errors import ConfigError
 from furs_jax.prepare import initial_network
 from furs_jax.reallocate import reallocate
-from furs_jax.report.comparison import comparison
 from furs_jax.report.runs import read_run
+from furs_jax.report.table4 import comparison
 from furs_jax.search import search
 from tests.test_search import small_config
 

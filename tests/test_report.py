@@ -13,9 +13,9 @@ from scipy import stats
 
 from furs_jax.networks import get_network
 from furs_jax.report.__main__ import main
-from furs_jax.report.comparison import comparison, published_table
 from furs_jax.report.runs import read_run
 from furs_jax.report.statistics import Interval, difference_interval, mean_interval
+from furs_jax.report.table4 import comparison, published_table
 from furs_jax.report.tables import format_table, network_table, result_table
 from tests.runs import fake_run
 

@@ -114,7 +114,7 @@ def test_a_run_s_files_agree_with_each_other(finished):
 
 def test_a_finished_run_answers_at_once(finished, monkeypatch, capsys):
     workdir, result, output = finished
-    monkeypatch.setattr("furs_jax.search.prepare", None)
+    monkeypatch.setattr(sys.modules["furs_jax.search"], "prepare", None)
     assert search(small_config(cpu_devices=2), workdir) == result
     table = capsys.readouterr().out.strip()
     assert "difference" in table

@@ -18,8 +18,8 @@ from furs_jax.errors import MissingExtraError
 
 # name -> module. Imported when asked for: runs print tables without matplotlib.
 _EXPORTS = {
-    "comparison": "comparison",
-    "published_table": "comparison",
+    "comparison": "table4",
+    "published_table": "table4",
     "read_run": "runs",
     "Run": "runs",
     "draw_network": "diagram",

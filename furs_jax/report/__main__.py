@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from furs_jax.errors import FursError, MissingExtraError
-from furs_jax.report.comparison import Table, comparison
 from furs_jax.report.runs import Run, read_run
+from furs_jax.report.table4 import Table, comparison
 
 
 def write_report(runs: Sequence[Run], output: pathlib.Path, each: bool = True) -> list[str]:

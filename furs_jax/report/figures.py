@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
 from furs_jax.errors import ConfigError
-from furs_jax.report.comparison import METHODS, ORIGINAL, START, Row, comparison
 from furs_jax.report.labels import place_labels
 from furs_jax.report.runs import Run
 from furs_jax.report.style import (
@@ -27,6 +26,7 @@ from furs_jax.report.style import (
     short_names,
     style,
 )
+from furs_jax.report.table4 import METHODS, ORIGINAL, START, Row, comparison
 
 _SITE = "site (stage.block.layer)"
 _PER_MMAC = 1e6
