@@ -137,6 +137,11 @@ def free_axes(net: Network) -> Axes:
       ConfigError: in this network channels don't come and go in front, so that weights can't be
         inherited this way.
     """
+    with jax.default_matmul_precision("float32"):  # GPUs and TPUs round more than what is compared
+        return _free_axes(net)
+
+
+def _free_axes(net: Network) -> Axes:
     image = jax.ShapeDtypeStruct((1, *net.image_shape), jnp.float32)
 
     def shapes(channels: Sequence[int]) -> Variables:
