@@ -112,26 +112,45 @@ def is_first() -> bool:
 def from_first(make: Callable[[], T]) -> T:
     """What `make` returns in process 0, which alone calls it: something that JSON can hold.
 
+    Whatever is raised in process 0 is told to the others, which would wait for ever.
+
     Raises:
       FursError, OSError: in all processes, where it does so in process 0.
+      HostsError: in the others, where it raises anything else there.
     """
     if count() == 1:
         return make()
-    content = None
+    raised, text = None, "null"
     if is_first():
         try:
-            content = {"value": make()}
-        except (errors.FursError, OSError) as error:
-            content = {"error": type(error).__name__, "message": str(error)}
-    text = np.frombuffer(json.dumps(content).encode(), np.uint8)
-    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
-    padded = np.resize(text, size) if is_first() else np.zeros(size, np.uint8)
-    content = json.loads(multihost_utils.broadcast_one_to_all(padded).tobytes())
+            text = json.dumps({"value": make()})
+        except BaseException as error:  # an interrupt, too
+            raised = error
+            text = json.dumps({"error": type(error).__name__, "message": str(error)})
+    content = json.loads(_broadcast(text))
+    if raised is not None:
+        raise raised
     if "error" in content:
-        name = content["error"]
-        kind = getattr(errors, name, None) or getattr(builtins, name, OSError)
-        raise kind(content["message"])
+        raise _as_raised(content["error"], content["message"])
     return content["value"]
+
+
+def _broadcast(text: str) -> bytes:
+    """Process 0's text, in all processes."""
+    array = np.frombuffer(text.encode(), np.uint8)
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(array))))
+    padded = array if is_first() else np.zeros(size, np.uint8)
+    return multihost_utils.broadcast_one_to_all(padded).tobytes()
+
+
+def _as_raised(name: str, message: str) -> Exception:
+    """What process 0 has raised, by the name of its class."""
+    kind = getattr(errors, name, None) or getattr(builtins, name, None)
+    if isinstance(kind, type) and issubclass(kind, (errors.FursError, OSError)):
+        error = kind.__new__(kind, message)  # constructors take what makes up the message
+        error.args = (message,)
+        return error
+    return HostsError(f"process 0 failed by {name}: {message}" if message else f"process 0: {name}")
 
 
 def arrays_from_first(make: Callable[[], Tree], abstract: Tree) -> Tree:

@@ -28,6 +28,8 @@ class Workdir:
 
     On several hosts it is the first one's: the others need not see it, and get what it reads.
 
+    A new run's folder is made by `start` only, so that a mistake found before leaves nothing.
+
     Attributes:
       path: the folder.
       config: path of the resolved config, with versions and devices.
@@ -37,7 +39,7 @@ class Workdir:
     """
 
     def __init__(self, path: str | os.PathLike, config: Record):
-        """Opens or creates the folder.
+        """Opens the folder of a run, or makes sure that a new run may have it.
 
         Args:
           path: the folder.
@@ -60,7 +62,19 @@ class Workdir:
 
     def _open(self, config: Record) -> None:
         self._check(config)
-        self._lock()
+        if self.config.exists():
+            self._lock()
+        else:
+            self._check_place()
+
+    def _check_place(self) -> None:
+        """Raises WorkdirError where the folder could not be made or written to."""
+        nearest = next(path for path in (self.path, *self.path.parents) if path.exists())
+        if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+            raise WorkdirError(
+                f"workdir {self.path} can't be written: {nearest} is "
+                f"{'not yours to write to' if nearest.is_dir() else 'a file'}; give another folder"
+            )
 
     def _check(self, config: Record) -> None:
         if self.path.exists() and not self.path.is_dir():
@@ -94,9 +108,16 @@ class Workdir:
             raise WorkdirBusyError(f"workdir {self.path} is in use by another process") from error
 
     def start(self, config: Record, environment: Record) -> Record:
-        """Writes config.json unless this run has one already; returns the stored environment."""
+        """Writes config.json unless this run has one already; returns the stored environment.
+
+        Raises:
+          WorkdirError: another process has begun in the folder meanwhile.
+        """
 
         def stored() -> Record:
+            if self._lock_file is None:
+                self._lock()
+                self._check(config)
             if not self.config.exists():
                 write_json(self.config, {"config": config, **environment})
             stored = read_json(self.config)

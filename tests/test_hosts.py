@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from furs_jax import hosts
-from furs_jax.errors import ConfigError
+from furs_jax.errors import ConfigError, HostsError, MissingExtraError
 from tests.runs import FAST_COMPILATION
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -98,6 +98,51 @@ def test_two_processes_are_as_one_and_go_on_after_a_kill(tmp_path):
     for name in ("metrics.jsonl", "rounds.jsonl", "finals.jsonl"):
         assert _records(killed, name) == _records(two, name)
     assert (killed / "result.json").read_text() == (two / "result.json").read_text()
+
+
+def _raise(error: BaseException):
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "elsewhere"),
+    [
+        (ConfigError("no JSON"), ConfigError),
+        (MissingExtraError("Images", "grain", "images"), MissingExtraError),
+        (FileNotFoundError(2, "No such file", "x"), FileNotFoundError),
+        (json.JSONDecodeError("no JSON", "x", 0), HostsError),
+        (UnicodeDecodeError("utf8", b"x", 0, 1, "odd"), HostsError),
+        (ZeroDivisionError(), HostsError),
+        (KeyboardInterrupt(), HostsError),
+    ],
+    ids=lambda x: getattr(x, "__name__", type(x).__name__),
+)
+def test_whatever_the_first_raises_ends_all(monkeypatch, error, elsewhere):
+    sent = []  # what process 0 broadcasts, which the other then gets
+
+    def send(value):
+        sent.append(np.asarray(value))
+        return sent[-1]
+
+    monkeypatch.setattr(hosts, "count", lambda: 2)
+    monkeypatch.setattr(hosts, "is_first", lambda: True)
+    monkeypatch.setattr(hosts.multihost_utils, "broadcast_one_to_all", send)
+    with pytest.raises(type(error)) as first:
+        hosts.from_first(lambda: _raise(error))
+    assert first.value is error
+    monkeypatch.setattr(hosts, "is_first", lambda: False)
+    monkeypatch.setattr(hosts.multihost_utils, "broadcast_one_to_all", lambda _: sent.pop(0))
+    with pytest.raises(elsewhere) as other:
+        hosts.from_first(lambda: pytest.fail("called in the second process"))
+    assert str(error) in str(other.value)
+
+
+def test_what_json_cannot_hold_ends_all(monkeypatch):
+    monkeypatch.setattr(hosts, "count", lambda: 2)
+    monkeypatch.setattr(hosts, "is_first", lambda: True)
+    monkeypatch.setattr(hosts.multihost_utils, "broadcast_one_to_all", np.asarray)
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        hosts.from_first(object)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
 """A run's folder: lines cut off by a kill, one process at a time."""
 
 import multiprocessing
+import os
 
 import pytest
 
-from furs_jax.errors import WorkdirError
+from furs_jax.errors import WorkdirBusyError, WorkdirError
 from furs_jax.workdir import Journal, Workdir, read_json, write_json
 
 
@@ -61,6 +62,36 @@ def test_one_process_at_a_time(tmp_path):
     assert "in use by another process" in other()
     folder.close()
     assert other() == "opened"
+
+
+def test_a_folder_is_made_when_the_run_starts_not_before(tmp_path):
+    path = tmp_path / "runs" / "new"
+    Workdir(path, {"a": 1}).close()
+    assert list(tmp_path.iterdir()) == []
+    folder = Workdir(path, {"a": 1})
+    folder.start({"a": 1}, {})
+    assert sorted(os.listdir(path)) == [".lock", "config.json"]
+
+
+def test_of_two_that_begin_at_once_one_is_refused(tmp_path):
+    same, other = Workdir(tmp_path, {"a": 1}), Workdir(tmp_path, {"a": 2})
+    first = Workdir(tmp_path, {"a": 1})
+    first.start({"a": 1}, {})
+    with pytest.raises(WorkdirBusyError):
+        same.start({"a": 1}, {})
+    same.close()
+    first.close()
+    with pytest.raises(WorkdirError, match=r"differs in config.a \(1 there, 2 here\)"):
+        other.start({"a": 2}, {})
+
+
+def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(WorkdirError, match=r"file is a file; give another folder"):
+        Workdir(tmp_path / "file" / "run", {})
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(WorkdirError, match=r"not yours to write to"):
+        Workdir(tmp_path / "run", {})
 
 
 def test_differences_are_named(tmp_path):
