@@ -68,8 +68,8 @@ def furs() -> ml_collections.ConfigDict:
     options.metric = "loss"  # what FURs rank by: "loss" or "accuracy"
     options.base_drop_rate = 0.05  # mean rate; each site loses the same MACs
     options.draws = config_dict.placeholder(object)  # takes a number or a word
-    # Gates drawn for each image and site, or "auto": until the sites to widen and those to
-    # narrow differ by two standard errors
+    # Gates drawn for each image and site, or "auto": until the sites to widen surely differ from
+    # those to narrow, or more draws would not show it
     options.draws = 5
     options.max_draws = 50  # of "auto"
     options.noise = "bernoulli"  # or "gaussian"
@@ -112,7 +112,8 @@ def search() -> ml_collections.ConfigDict:
     # Rounds without a lower search loss, after which the search goes back to the best network
     # with half the step; 0: never
     options.patience = 0
-    options.stop_when_equal = False  # end when no two sites' FURs surely differ
+    # End when no two sites' FURs surely differ: equal ones are taken to differ in 5 % of cases
+    options.stop_when_equal = False
     return options
 
 

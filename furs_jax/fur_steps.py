@@ -20,7 +20,8 @@ class Rises(NamedTuple):
     rise: jax.Array  # shape=(M, L, N): of each site, above the base
 
 
-FurStep = Callable[[tuple[Variables, jax.Array, jax.Array], Batch], Rises]
+# ((variables, drop rates (L,), key, number of the pass over the images), batch) -> rises
+FurStep = Callable[[tuple[Variables, jax.Array, jax.Array, jax.Array], Batch], Rises]
 
 
 def _metrics(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -66,45 +67,54 @@ def make_dropout_step(
     noise: str,
     fan_out: bool = True,
     variance_reduction: bool = True,
+    passes: int = 1,
 ) -> FurStep:
     """Rise of loss and error of a batch with each site dropped alone, all sites and draws at once.
+
+    Many draws would take much memory at once, so they are spread over several passes over the same
+    images: a pass makes every `passes`-th draw, and all passes are one program. Where the draws
+    can't be shared out evenly, the last passes make one less (computed, with a weight of zero).
 
     Args:
       apply: the network.
       channels: widths of the sites.
-      draws: R, gates drawn per image and site.
+      draws: gates drawn per image and site, in all passes.
       noise: see `dropout_gates`.
       fan_out: by `evaluate_branches`, else by `evaluate_passes`.
       variance_reduction: stratify the draws of a channel (see `draw_noise`), and subtract from
         the loss its first-order term, sum_c dLoss/dgate_c (gate_c - 1). Gates have mean one, so
         that term is pure noise, and one backward pass knows it exactly (a control variate of
         coefficient one: the estimate stays unbiased). False: independent draws, as in the paper.
+      passes: see above.
 
     Returns:
-      A function ((variables, rates (L,), key), batch) -> Rises, means over the draws. An image's
-      draws depend on the key and on its index, on neither batch nor device.
+      A function ((variables, rates (L,), key, pass), batch) -> Rises, means over the pass's draws.
+      An image's draws depend on the key and on its index, on neither batch nor device.
     """
     evaluate = evaluate_branches if fan_out else evaluate_passes
+    once = -(-draws // passes)
 
     def dropout_step(replicated, batch: Batch) -> Rises:
-        variables, rates, key = replicated
+        variables, rates, key, pass_ = replicated
         images, labels = batch["image"], batch["label"]
         strata = draws if variance_reduction else None
+        numbers = pass_ + passes * jnp.arange(once)
+        made = (numbers < draws).astype(jnp.float32)
 
-        def draw(index: jax.Array) -> tuple[jax.Array, ...]:
-            sample = draw_noise(key, batch["index"], index, channels, strata)
+        def draw(number: jax.Array) -> tuple[jax.Array, ...]:
+            sample = draw_noise(key, batch["index"], number, channels, strata, passes)
             return dropout_gates(sample, rates, channels, noise)
 
-        gates = jax.vmap(draw)(jnp.arange(draws))
+        gates = jax.vmap(draw)(numbers)
         plain, dropped = evaluate(apply, variables, images, gates)
         base = _metrics(plain, labels)
         over_draws = jax.vmap(jax.vmap(_metrics, in_axes=(0, None)), in_axes=(0, None))
-        rise = jnp.mean(over_draws(dropped, labels), axis=1) - base[None]
+        rise = jnp.average(over_draws(dropped, labels), axis=1, weights=made) - base[None]
         rise = jnp.moveaxis(rise, 1, 0)
         if variance_reduction:
             gradients, _ = gate_gradients(apply, variables, images, channels, lambda _: labels)
             first = [
-                jnp.sum(gradient * (jnp.mean(value, axis=0) - 1.0), axis=(1, 2, 3))
+                jnp.sum(gradient * (jnp.average(value, axis=0, weights=made) - 1.0), axis=(1, 2, 3))
                 for gradient, value in zip(gradients, gates, strict=True)
             ]
             rise = rise.at[0].add(-jnp.stack(first))
@@ -119,17 +129,31 @@ def draw_noise(
     draw: jax.Array,
     channels: Sequence[int],
     strata: int | None = None,
+    passes: int = 1,
 ) -> jax.Array:
     """The numbers of one draw for the images of `index`, as of `sample_noise`.
 
     With `strata` the draws 0 to strata - 1 of a channel are evenly spaced on the circle [0, 1)
     (systematic sampling): each is uniform, and between them they drop the channel as often as its
-    rate says, to within one.
+    rate says, to within one. Those of each pass (see `make_dropout_step`) are nearly so, too. Which
+    pass gets which is random for every channel: in one order for all, two channels that are
+    dropped together once would be so in the next pass again.
     """
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
-    if strata is not None:
-        return (sample_noise(keys, channels) + draw.astype(jnp.float32) / strata) % 1.0
-    return sample_noise(jax.vmap(jax.random.fold_in, (0, None))(keys, draw), channels)
+
+    def sample(number: jax.Array) -> jax.Array:
+        return sample_noise(jax.vmap(jax.random.fold_in, (0, None))(keys, number), channels)
+
+    if strata is None:
+        return sample(draw)
+    row, own = draw // passes, draw % passes  # a pass makes one draw of each row
+    place = draw
+    if passes > 1:
+        order = jax.vmap(sample)(jnp.arange(passes))
+        in_row = jnp.arange(passes) < strata - passes * row  # the last row may be a short one
+        before = in_row[:, None, None] & (order < order[own][None])
+        place = passes * row + jnp.sum(before, axis=0)
+    return (sample_noise(keys, channels) + place.astype(jnp.float32) / strata) % 1.0
 
 
 def gate_gradients(
@@ -174,7 +198,7 @@ def make_fisher_step(apply: Apply, channels: Sequence[int], labels: str) -> FurS
     """
 
     def fisher_step(replicated, batch: Batch) -> Rises:
-        variables, rates, key = replicated
+        variables, rates, key, _ = replicated
 
         def target(logits: jax.Array) -> jax.Array:
             if labels == "empirical":

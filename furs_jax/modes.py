@@ -14,6 +14,7 @@ from furs_jax import hosts
 from furs_jax.distill import load_network
 from furs_jax.errors import ConfigError, DataError
 from furs_jax.final import train_seeds
+from furs_jax.furs import AUTO, what_draws_bought
 from furs_jax.measure import make_task_estimate, search_batches
 from furs_jax.networks import get_network
 from furs_jax.prepare import Prepared, given_channels, prepare
@@ -97,6 +98,8 @@ def measure(config: ml_collections.ConfigDict, workdir: str | None) -> Record:
         variables, search_batches(task, options), config.reallocate.num_layers, config.seed
     )
     print(furs_table(task.net.site_names, channels, found))
+    if options.draws == AUTO and (bought := what_draws_bought(found, options.max_draws)):
+        print(bought)
     values = {
         key: value.tolist() if isinstance(value, np.ndarray) else value
         for key, value in found._asdict().items()

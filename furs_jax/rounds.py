@@ -11,7 +11,7 @@ from furs_jax import hosts
 from furs_jax.checkpoint import Checkpoints
 from furs_jax.data import AnySplit
 from furs_jax.data.batches import steps_per_epoch
-from furs_jax.furs import SURE
+from furs_jax.furs import AUTO, sure, what_draws_bought
 from furs_jax.inherit import channel_importance, free_axes, inherit, least_important_first
 from furs_jax.measure import make_task_estimate, search_batches
 from furs_jax.networks import Network
@@ -43,7 +43,10 @@ def run_rounds(run: Run) -> tuple[int, ...]:
     records = run.workdir.rounds.read()
     for record in records:
         run.console.round(record, options.rounds)
-    while len(records) < options.rounds and not _equal(records, options):
+    images = len(search_batches(run.task, run.config.furs).split.labels)
+    while len(records) < options.rounds and not (
+        options.stop_when_equal and _equal(records, images)
+    ):
         record = _round(run, records)
         hosts.agree("the next channel vector", [record["next_channels"], record["next_parent"]])
         run.workdir.rounds.append(record)
@@ -51,8 +54,9 @@ def run_rounds(run: Run) -> tuple[int, ...]:
         records.append(record)
     if len(records) < options.rounds:
         run.console.print(
-            f"stopped after {len(records)} rounds: the best and the worst site's FURs differ by "
-            f"{records[-1]['spread']:.1f} standard errors, {SURE:g} are needed"
+            f"stopped after {len(records)} rounds: no two sites' FURs differ by more than "
+            f"{records[-1]['spread']:.1f} standard errors, and "
+            f"{sure(len(run.start), images):.1f} are needed"
         )
     return selected(records, options.select)
 
@@ -62,8 +66,9 @@ def selected(records: list[Record], select: str) -> tuple[int, ...]:
     return tuple(_best(records)["channels"] if select == "best" else records[-1]["next_channels"])
 
 
-def _equal(records: list[Record], options: ml_collections.ConfigDict) -> bool:
-    return options.stop_when_equal and bool(records) and records[-1]["spread"] < SURE
+def _equal(records: list[Record], images: int) -> bool:
+    """Whether the last round's FURs, measured on so many images, differ at no two sites."""
+    return bool(records) and records[-1]["spread"] < sure(len(records[-1]["furs"]), images)
 
 
 def _best(records: list[Record]) -> Record:
@@ -106,6 +111,8 @@ def _round(run: Run, records: list[Record]) -> Record:
         derived_seed(config.seed, 2, index),
     )
     finished = time.monotonic()
+    if config.furs.draws == AUTO and (bought := what_draws_bought(estimate, config.furs.max_draws)):
+        run.console.print(f"FURs: {bought}")
     compile_furs = run.clock.seconds - compiled_training
     record = {
         "round": index,

@@ -175,9 +175,23 @@ def _updated(
     )
 
 
-def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """1 where the largest logit is the label's, else 0; float32, shape (N,)."""
-    return (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
+def correct(logits: jax.Array, labels: jax.Array, most: int = 1) -> jax.Array:
+    """1 where the label's logit is among the `most` largest, else 0; float32, shape (N,).
+
+    Of equal logits the lower class comes first, as argmax has it, so that a constant network is
+    right by chance and no more. Where a logit is NaN, or the label is no class, nothing is right.
+
+    Args:
+      logits: shape (N, K).
+      labels: integers, shape (N,).
+      most: 1 for top-1 accuracy, 5 for top-5.
+    """
+    classes, labels = jnp.arange(logits.shape[-1])[None], labels[:, None]
+    own = classes == labels
+    target = jnp.sum(jnp.where(own, logits, 0), axis=-1, keepdims=True)
+    before = (logits > target) | ((logits == target) & (classes < labels))
+    known = jnp.any(own, axis=-1) & ~jnp.any(jnp.isnan(logits), axis=-1)
+    return (known & (jnp.sum(before, axis=-1) < most)).astype(jnp.float32)
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -191,12 +205,10 @@ def make_eval_step(apply: Apply) -> Callable[[Variables, Batch], dict[str, jax.A
     def eval_step(variables: Variables, batch: Batch) -> dict[str, jax.Array]:
         logits = apply(variables, batch["image"], None)
         labels, weight = batch["label"], batch["weight"]
-        target = jnp.take_along_axis(logits, labels[:, None], axis=1)
-        rank = jnp.sum(logits > target, axis=1)
         sums = {
             "loss": jnp.sum(weight * cross_entropy(logits, labels)),
             "top1": jnp.sum(weight * correct(logits, labels)),
-            "top5": jnp.sum(weight * (rank < 5).astype(jnp.float32)),
+            "top5": jnp.sum(weight * correct(logits, labels, 5)),
             "count": jnp.sum(weight),
         }
         return jax.lax.psum(sums, AXIS)

@@ -11,8 +11,20 @@ from furs_jax import furs as furs_lib
 from furs_jax.data import Split, evaluation_batches
 from furs_jax.errors import ConfigError
 from furs_jax.fur_steps import draw_noise, make_dropout_step, make_fisher_step
-from furs_jax.furs import Estimator, bytes_per_image, drop_rates, estimate_furs, separation
+from furs_jax.furs import (
+    Estimator,
+    _reachable,
+    _Sums,
+    bytes_per_image,
+    drop_rates,
+    estimate_furs,
+    separation,
+    spread,
+    sure,
+    what_draws_bought,
+)
 from furs_jax.gates import dropout_gates, gate
+from furs_jax.measure import Reread
 from furs_jax.networks import Network, get_network
 from furs_jax.networks.blocks import PADDINGS
 from furs_jax.networks.plain import plain
@@ -33,18 +45,18 @@ def _estimate(net, variables, split, devices=1, batch_size=16, **options):
         net,
         net.channels,
         variables,
-        evaluation_batches(split, batch_size),
+        Reread(split, batch_size),
         preprocess=_preprocess,
         devices=jax.devices()[:devices],
         **options,
     )
 
 
-def _site_by_site(net, variables, split, rates, draws, seed, noise, reduced):
+def _site_by_site(net, variables, split, rates, draws, seed, noise, reduced, passes=1):
     """Loss and errors of every image, site and draw: one plain forward pass each."""
     module = net.module(net.channels)
     images, labels = _preprocess(jnp.asarray(split.images)), split.labels
-    key = jax.random.fold_in(jax.random.key(seed), 0)  # of the first pass
+    key = jax.random.fold_in(jax.random.key(seed), 0)
 
     def log_likelihood(gates):
         logits = module.apply(variables, images, gates)
@@ -60,7 +72,7 @@ def _site_by_site(net, variables, split, rates, draws, seed, noise, reduced):
     for draw in range(draws):
         strata = draws if reduced else None
         index = jnp.arange(len(labels))
-        sample = draw_noise(key, index, jnp.int32(draw), net.channels, strata)
+        sample = draw_noise(key, index, jnp.int32(draw), net.channels, strata, passes)
         for site, rate in enumerate(rates):
             only = np.zeros(len(rates), np.float32)
             only[site] = rate
@@ -74,10 +86,15 @@ def _site_by_site(net, variables, split, rates, draws, seed, noise, reduced):
 
 @pytest.mark.parametrize("fan_out", [True, False])
 @pytest.mark.parametrize(
-    ("metric", "noise", "reduced"),
-    [("loss", "bernoulli", True), ("accuracy", "gaussian", True), ("loss", "bernoulli", False)],
+    ("metric", "noise", "reduced", "draws", "passes"),
+    [
+        ("loss", "bernoulli", True, 3, 1),
+        ("accuracy", "gaussian", True, 3, 1),
+        ("loss", "bernoulli", False, 3, 1),
+        ("loss", "bernoulli", True, 7, 2),
+    ],
 )
-def test_furs_equal_the_site_by_site_ones(tiny, metric, noise, reduced, fan_out):
+def test_furs_equal_the_site_by_site_ones(tiny, metric, noise, reduced, draws, passes, fan_out):
     variables, split = random_variables(tiny, tiny.channels), random_split(45)
     found = _estimate(
         tiny,
@@ -87,13 +104,15 @@ def test_furs_equal_the_site_by_site_ones(tiny, metric, noise, reduced, fan_out)
         noise=noise,
         variance_reduction=reduced,
         base_drop_rate=0.3,
-        draws=3,
+        draws=draws,
         seed=7,
         fan_out=fan_out,
     )
+    assert found.draws == draws
     marginal = marginal_macs(tiny.macs, tiny.channels)
     rates = drop_rates(tiny.channels, marginal, 0.3)
-    rise = _site_by_site(tiny, variables, split, rates.astype(np.float32), 3, 7, noise, reduced)
+    rates32 = rates.astype(np.float32)
+    rise = _site_by_site(tiny, variables, split, rates32, draws, 7, noise, reduced, passes)
     stderr = rise.std(axis=2, ddof=1) / np.sqrt(45)
     close = {"rtol": 1e-3, "atol": 1e-5}
     np.testing.assert_allclose(found.loss_increase, rise[:, 0].mean(axis=1), **close)
@@ -115,6 +134,77 @@ def test_stratified_draws_are_uniform_and_drop_each_channel_in_turn():
         np.testing.assert_allclose(histogram, 0.1, atol=0.015)
         assert abs(np.corrcoef(samples[r].T)[0, 1]) < 0.05
     assert np.all((samples < 0.2).sum(axis=0) == 1)  # at a rate of 1 / draws: exactly once
+
+
+@pytest.mark.parametrize("draws", range(1, 52))
+def test_passes_make_every_draw_once_and_few_at_a_time(draws):
+    for options in ({"draws": draws}, {"draws": "auto", "max_draws": draws}):
+        once, passes = Estimator(**options).passes
+        assert 1 <= once <= 5
+        made = [range(number, draws, passes) for number in range(passes)]
+        assert sorted(number for part in made for number in part) == list(range(draws))
+        assert {len(part) for part in made} <= {once, once - 1}
+        assert passes == -(-draws // 5)  # no slower than need be
+
+
+def _samples(draws, passes, images, channels, seed=0):
+    """Of all draws, shape (draws, images, channels)."""
+    key, index = jax.random.key(seed), jnp.arange(images)
+    draw = jax.jit(lambda number: draw_noise(key, index, number, (channels,), draws, passes))
+    return np.stack([draw(jnp.int32(number)) for number in range(draws)])
+
+
+@pytest.mark.parametrize(("draws", "passes"), [(7, 2), (10, 2), (13, 3)])
+def test_strata_hold_across_passes(draws, passes):
+    samples = _samples(draws, passes, 2000, 2)
+    for sample in samples:  # each draw alone: uniform, channels independent
+        histogram = np.histogram(sample, bins=10, range=(0, 1))[0] / sample.size
+        np.testing.assert_allclose(histogram, 0.1, atol=0.03)
+        assert abs(np.corrcoef(sample.T)[0, 1]) < 0.1
+    gaps = np.diff(np.sort(samples, axis=0), axis=0)
+    np.testing.assert_allclose(gaps, 1 / draws, atol=1e-5)  # evenly spaced between them
+    for number in range(passes):  # and nearly so in each pass
+        apart = np.diff(np.sort(samples[number::passes], axis=0), axis=0)
+        assert np.min(apart) > 1 / draws - 1e-5
+        assert np.mean(apart) == pytest.approx(passes / draws, rel=0.2)
+    # What channels do together differs from pass to pass, so that more passes tell more of it.
+    dropped = samples < 0.1
+    together = (dropped[..., 0] & dropped[..., 1]).astype(float)
+    by_pass = [together[number::passes].sum(axis=0) for number in range(passes)]
+    assert np.corrcoef(by_pass[:2])[0, 1] < 0.2
+
+
+def test_seven_draws_are_no_noisier_than_five_and_ten_are_quieter():
+    rng = np.random.default_rng(0)
+    weights = jnp.asarray(rng.normal(size=(12, 4)), jnp.float32)
+    images = jnp.asarray(rng.normal(size=(1, 300, 1, 1, 12)), jnp.float32)
+    batch = {
+        "image": images,
+        "label": jnp.asarray(rng.integers(0, 4, (1, 300)), jnp.int32),
+        "index": jnp.arange(300)[None],
+    }
+
+    def apply(_, images, gates):
+        return jnp.mean(gate(images, gates, 0), axis=(1, 2)) @ weights
+
+    def noise(draws, reduced=True):
+        """Variance of an image's estimate between seeds."""
+        passes = Estimator(draws=draws).passes[1]
+        step = make_dropout_step(apply, (12,), draws, "bernoulli", True, reduced, passes)
+        step, found = data_parallel(step, jax.devices()[:1]), []
+        for seed in range(15):
+            made = [
+                step((None, jnp.array([0.1]), jax.random.key(seed), jnp.int32(n)), batch).rise[0, 0]
+                for n in range(passes)
+            ]
+            weights_ = [len(range(n, draws, passes)) for n in range(passes)]
+            found.append(np.average(made, axis=0, weights=weights_))
+        return np.mean(np.var(found, axis=0, ddof=1)), np.mean(found)
+
+    five, seven, ten = noise(5), noise(7), noise(10)
+    assert 1.1 * ten[0] < seven[0] < 0.9 * five[0]
+    assert ten[0] < 0.55 * five[0]  # better than twice as many independent ones
+    assert seven[1] == pytest.approx(five[1], rel=0.05)
 
 
 def test_variance_reduction_keeps_the_mean_and_narrows_the_error(tiny):
@@ -160,14 +250,88 @@ def test_auto_draws_until_the_groups_are_separated(tiny):
 
     assert draws(0) == 5  # nothing to tell apart
     assert 5 <= draws(1) <= draws(2, max_draws=40) <= 40
-    # No two of equal sites can be told apart.
+    # Equal sites can't be told apart.
     same = np.random.default_rng(0).normal(size=(4, 100))
-    assert separation(same, 2) < 2
+    assert separation(same, 2) < sure(4, 100)
     apart = separation(same + 10 * np.arange(4)[:, None], 2)
     assert apart > 20
     # The same images matter: what is common to all sites doesn't blur their difference.
     common = 1000 * same[:1]
     assert separation(same + common + 10 * np.arange(4)[:, None], 2) == pytest.approx(apart)
+
+
+def _skewed(rng, sites, images):
+    """Losses of equal sites on the same images: correlated, skewed, of unequal errors."""
+    common = rng.exponential(size=images)
+    own = rng.exponential(size=(sites, images)) + rng.normal(size=(sites, images))
+    own -= 1
+    return common + np.geomspace(0.3, 3, sites)[:, None] * own
+
+
+@pytest.mark.parametrize("sites", [6, 12, 18, 54])
+def test_equal_sites_are_rarely_called_different_and_one_that_differs_is(sites):
+    rng, images, trials = np.random.default_rng(sites), 100, 600
+    needed = sure(sites, images)
+    alarms, found = 0, 0
+    for _ in range(trials):
+        ratios = _skewed(rng, sites, images)
+        alarms += spread(ratios) > needed
+        ratios[0] += 3 * np.std(ratios[0] - ratios[1]) * 2 / np.sqrt(images)
+        found += spread(ratios) > needed
+    assert alarms / trials <= 0.07
+    assert found / trials > 0.9
+
+
+def test_the_spread_is_that_of_the_surest_pair_and_nought_of_one_site():
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(3, 400))
+    # The first is farthest away, but nobody knows; the others differ little, and surely.
+    ratios = np.stack([1 + 40 * noise[0], noise[1], noise[1] + 0.1 + 0.1 * noise[2]])
+    difference = ratios[2] - ratios[1]
+    expected = difference.mean() / difference.std(ddof=1) * 20
+    assert spread(ratios) == pytest.approx(expected)
+    assert spread(ratios[:1]) == 0
+    assert spread(np.stack([noise[0], noise[0]])) < 1e-6  # the same, image by image
+
+
+def test_auto_ends_where_more_draws_would_not_tell(tiny):
+    """Sites that touch: what more draws could show is known from how the passes differ."""
+    variables, split = random_variables(tiny, tiny.channels), random_split(100)
+    found = _estimate(
+        tiny,
+        variables,
+        split,
+        draws="auto",
+        max_draws=1000,
+        num_layers=2,
+        base_drop_rate=0.01,
+        metric="accuracy",  # hardly any image is dropped from right to wrong
+    )
+    assert 10 <= found.draws < 100
+    assert found.separation < sure(len(tiny.channels), 100)
+    assert 0 < found.drawn_share <= 1
+    said = what_draws_bought(found, 1000)
+    assert f"{found.draws} of at most 1000 draws: more would not tell" in said
+    assert f"{found.drawn_share:.0%} is the draws'" in said
+    assert what_draws_bought(found._replace(separation=9.0), 1000) is None
+
+
+def test_what_more_draws_could_show_is_what_they_do_show():
+    """The images' part of the error stays, the draws' part shrinks."""
+    rng, images, passes = np.random.default_rng(0), 400, 200
+    of_images = rng.normal(size=(2, images))
+    draws = of_images + 2 * rng.normal(size=(passes, 2, images)) + np.array([[0.4], [0.0]])
+    found = _Sums()
+    for ratios in draws[:4]:
+        found = found.plus(np.zeros((2, 2, images)), ratios, 5)
+    drawn = found.drawn()
+    single = drawn[0, 0] + drawn[1, 1] - 2 * drawn[0, 1]
+    assert single == pytest.approx(5 * (4 + 4) / images, rel=0.1)
+    mean = found.ratios / found.weight
+    reachable = _reachable(mean[0] - mean[1], single, 20, 5 * passes)
+    shown = separation(draws.mean(axis=0), 1)
+    assert 0.9 * shown < reachable < 1.6 * shown  # with some luck
+    assert separation(mean, 1) < shown
 
 
 def test_memory_limits_the_images_at_once_and_not_the_result(tiny):
@@ -204,7 +368,7 @@ def test_memory_is_at_least_what_the_compiler_takes(name, fan_out):
     }
     rates = jax.ShapeDtypeStruct((len(net.channels),), jnp.float32)
     lowered = data_parallel(step, jax.devices()[:1]).lower(
-        (variables, rates, jax.random.key(0)), batch
+        (variables, rates, jax.random.key(0), jnp.int32(0)), batch
     )
     taken = lowered.compile().memory_analysis().temp_size_in_bytes
     assert 0.1 * images * needed < taken < images * needed
@@ -320,7 +484,7 @@ def test_sampled_fisher_is_the_gauss_newton_second_order_of_a_linear_network():
             "label": jax.random.categorical(jax.random.key(1), apply(None, features, None))[None],
             "index": jnp.arange(500)[None],
         }
-        inputs = (None, jnp.array([rate]), jax.random.key(0))
+        inputs = (None, jnp.array([rate]), jax.random.key(0), jnp.int32(0))
         return float(data_parallel(step, jax.devices()[:1])(inputs, batch).rise[0, 0].mean())
 
     dropout = rise(make_dropout_step(apply, (6,), 1000, "gaussian"))

@@ -9,7 +9,7 @@ from furs_jax.data import Dataset, Split
 from furs_jax.errors import ConfigError
 from furs_jax.gates import dropout_gates, sample_noise
 from furs_jax.recipe import Recipe
-from furs_jax.step import check_batch_size, shard
+from furs_jax.step import check_batch_size, correct, data_parallel, make_eval_step, shard
 from furs_jax.train import Task, make_evaluator, make_trainer
 from tests.conftest import tiny_densenet, tiny_mbconv, tiny_network
 
@@ -64,6 +64,46 @@ def test_evaluation_counts_every_image_once_on_any_number_of_devices(tiny):
     for devices in (1, 8):
         scores = make_evaluator(random_task(tiny, devices), tiny.channels)(variables, split)
         assert scores == pytest.approx(expected, rel=1e-5)
+
+
+def _slowly_correct(logits, label, most):
+    if np.any(np.isnan(logits)) or label not in range(len(logits)):
+        return 0.0
+    order = sorted(range(len(logits)), key=lambda place: (-logits[place], place))
+    return float(label in order[:most])
+
+
+@pytest.mark.parametrize("classes", [2, 4, 5, 12])
+def test_top_k_counts_ties_as_argmax_does_and_nan_never(classes):
+    rng = np.random.default_rng(classes)
+    logits = rng.integers(-2, 3, (400, classes)).astype(np.float32)  # ties everywhere
+    logits[rng.random(logits.shape) < 0.02] = -np.inf
+    logits[rng.random(logits.shape) < 0.02] = np.nan
+    labels = rng.integers(-2, classes + 2, 400).astype(np.int32)  # also labels of no class
+    for most in (1, 5):
+        expected = [
+            _slowly_correct(row, label, most) for row, label in zip(logits, labels, strict=True)
+        ]
+        np.testing.assert_array_equal(correct(logits, labels, most), expected)
+    sound = ~np.isnan(logits).any(axis=1)
+    is_best = np.argmax(logits, axis=1) == labels
+    np.testing.assert_array_equal(correct(logits, labels)[sound], is_best[sound])
+
+
+@pytest.mark.parametrize(("value", "top1", "top5"), [(0.0, 0.01, 0.05), (np.nan, 0.0, 0.0)])
+def test_equal_logits_are_right_by_chance_and_nan_never(value, top1, top5):
+    def apply(variables, images, gates):
+        return jnp.full((images.shape[0], 100), value)
+
+    step = data_parallel(make_eval_step(apply), jax.devices()[:1])
+    batch = {
+        "image": np.zeros((1, 200, 1, 1, 1), np.float32),
+        "label": np.arange(200, dtype=np.int32)[None] % 100,
+        "weight": np.ones((1, 200), np.float32),
+    }
+    sums = step({}, batch)
+    assert float(sums["top1"]) / 200 == pytest.approx(top1)
+    assert float(sums["top5"]) / 200 == pytest.approx(top5)
 
 
 @pytest.mark.parametrize("noise", ["bernoulli", "gaussian"])

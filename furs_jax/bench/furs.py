@@ -156,7 +156,7 @@ def _timings(task: Task, config: Any, variables: Any, batches: list) -> dict[str
     def dropout(fan_out: bool, reduced: bool) -> Callable:
         return make_dropout_step(apply, channels, options.draws, options.noise, fan_out, reduced)
 
-    whole = [(variables, rates, key)]
+    whole = [(variables, rates, key, jnp.int32(0))]
     programs = {
         "site by site": (
             _pass_step(apply, channels, options.noise),
