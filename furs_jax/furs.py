@@ -17,6 +17,7 @@ import numpy as np
 from scipy import stats
 
 from furs_jax import hosts
+from furs_jax.data.augment import normalise
 from furs_jax.errors import ConfigError
 from furs_jax.fur_steps import (
     FurStep,
@@ -41,6 +42,8 @@ AUTO = "auto"
 _DRAWS_PER_PASS = 5
 # XLA keeps more alive than the trace's own order would: on CPU up to 1.7 times as much.
 _MEMORY_MARGIN = 2
+# Images without a value below 0 and with some above this are pixels, up to 255.
+_BRIGHTEST = 16.0
 # How often sites that are equal may be called different.
 _FALSE_ALARMS = 0.05
 
@@ -146,6 +149,10 @@ def estimate_furs(
 ) -> FURs:
     """The FUR of every site of a trained network.
 
+        data = load_dataset("digits")
+        batches = list(evaluation_batches(data.search, 64))
+        estimate_furs(net, channels, variables, batches, mean=data.mean, std=data.std)
+
     Args:
       net: the network.
       channels: its vector, length L.
@@ -153,15 +160,17 @@ def estimate_furs(
       batches: of equal shape, each a dict of image (N, H, W, C), label int32 (N,), index int32
         (N,) naming the image, and weight float32 (N,), 0 for images that only fill up a batch:
         see `furs_jax.data.evaluation_batches`. N must be a multiple of the number of devices. On
-        several hosts, this host's part.
+        several hosts, this host's part. Images must be what the network was trained on: uint8 with
+        `mean` and `std` (or `preprocess`), or float as the network takes them.
         Read once for every 5 draws, so give a list or the like for more.
       num_layers: sites of the top and of the bottom group, which draws="auto" tells apart.
       seed: of the draws. An image's draws depend on this and on its index alone.
       **options: keyword arguments of `make_estimate`.
 
     Raises:
-      ConfigError: an option can't work, there are fewer than two images, or one image needs more
-        than memory_gib.
+      ConfigError: an option can't work, the batches don't hold what the network takes, there are
+        fewer than two images, one image needs more than memory_gib, or the network's loss is not
+        finite.
     """
     return make_estimate(net, channels, **options)(variables, batches, num_layers, seed)
 
@@ -171,7 +180,9 @@ def make_estimate(
     channels: Sequence[int],
     *,
     fan_out: bool = True,
-    preprocess: Callable[[jax.Array], jax.Array] = lambda images: images,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    preprocess: Callable[[jax.Array], jax.Array] | None = None,
     dtype: np.dtype | str = "float32",
     devices: Sequence[jax.Device] | None = None,
     **options: Any,
@@ -181,7 +192,9 @@ def make_estimate(
     Args:
       net, channels: as of `estimate_furs`.
       fan_out: see `make_dropout_step`.
-      preprocess: images to what the network takes.
+      mean, std: of the data set (`furs_jax.data.Dataset`), by which uint8 images are normalised.
+      preprocess: in their place, any function from the batches' images to what the network takes.
+        Without either, images must be float and are taken as they are.
       dtype: of the computation.
       devices: by default all.
       **options: the fields of `Estimator`.
@@ -199,9 +212,11 @@ def make_estimate(
     rates = drop_rates(channels, marginal, estimator.base_drop_rate)
     removed = rates * np.asarray(channels) * marginal
     module = net.module(channels, dtype=dtype)
+    prepared = _preprocessing(preprocess, mean, std, net.image_shape)
+    check = functools.partial(_check_batch, net, preprocess is not None, mean is not None)
 
     def apply(variables, images, gates):
-        return module.apply(variables, preprocess(images), gates)
+        return module.apply(variables, prepared(images), gates)
 
     fan_out = fan_out and net.fans_out
     step = data_parallel(_make_step(apply, channels, estimator, fan_out), devices)
@@ -215,11 +230,16 @@ def make_estimate(
         return limits[image]
 
     def estimate(variables, batches, num_layers, seed) -> FURs:
+        if passes > 1 and iter(batches) is batches:
+            raise ConfigError(
+                f"{draws} draws read the batches {passes} times, and these can be read only once; "
+                f"give a list of them, or at most {_DRAWS_PER_PASS} draws"
+            )
         key = jax.random.fold_in(jax.random.key(seed), 0)
         found = _Sums()
         for number in range(passes):
             inputs = (variables, rates.astype(np.float32), key, np.int32(number))
-            parts = _parts(batches, functools.partial(at_once, variables), local)
+            parts = _parts(map(check, batches), functools.partial(at_once, variables), local)
             base, rise = _measure(step, inputs, (shard(part, len(devices)) for part in parts))
             ratios = rise[METRICS.index(estimator.metric)] / removed[:, None]
             found = found.plus(rise, ratios, len(range(number, draws, passes)) or 1)
@@ -228,6 +248,61 @@ def make_estimate(
         return _summary(base, found, rates, found.weight if draws else 0, num_layers)
 
     return estimate
+
+
+def _preprocessing(
+    preprocess: Callable | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    image_shape: tuple[int, int, int],
+) -> Callable[[jax.Array], jax.Array]:
+    if (mean is None) != (std is None) or (preprocess and mean is not None):
+        raise ConfigError("give mean and std together, or preprocess in their place")
+    if mean is None:
+        return preprocess or (lambda images: images)
+    if not len(mean) == len(std) == image_shape[-1]:
+        raise ConfigError(
+            f"mean and std must have a value for each of the images' {image_shape[-1]} channels, "
+            f"not {len(mean)} and {len(std)}"
+        )
+    return lambda images: normalise(images, mean, std)
+
+
+def _check_batch(net: Network, preprocessed: bool, normalised: bool, batch: Batch) -> Batch:
+    """The batch, if its images and labels can be what the network takes."""
+    missing = {"image", "label", "index", "weight"} - set(batch)
+    if missing:
+        raise ConfigError(
+            f"batches must hold {', '.join(sorted(missing))}, too: see "
+            "furs_jax.data.evaluation_batches"
+        )
+    images, labels = np.asarray(batch["image"]), np.asarray(batch["label"])
+    if images.shape[1:] != net.image_shape:
+        raise ConfigError(
+            f"the batches' images have the shape {images.shape[1:]}, those of {net.name} "
+            f"{net.image_shape}; get the network with image_shape={images.shape[1:]}"
+        )
+    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu" or np.any(labels < 0):
+        raise ConfigError("the batches' labels must be whole numbers from 0 on, one for each image")
+    if normalised and images.dtype != np.uint8:
+        raise ConfigError(
+            f"mean and std are for uint8 images, and these are {images.dtype}; leave mean and std "
+            "out where images are normalised already"
+        )
+    if preprocessed or normalised:
+        return batch
+    if images.dtype.kind != "f" and images.dtype != jnp.bfloat16:
+        raise ConfigError(
+            f"the batches' images are {images.dtype}, and the network takes normalised ones: give "
+            "mean and std of its data set (as of furs_jax.data.load_dataset), or preprocess"
+        )
+    if np.min(images) >= 0 and np.max(images) > _BRIGHTEST:
+        raise ConfigError(
+            f"the batches' images go from {np.min(images):g} to {np.max(images):g}, as pixels do "
+            "that are not normalised: give uint8 images with mean and std of their data set, or as "
+            "preprocess what the network was trained with"
+        )
+    return batch
 
 
 def _make_step(
@@ -309,6 +384,12 @@ def _measure(
     if sum(base.shape[-1] for base, _ in found) < 2:
         raise ConfigError("FURs need at least two images to measure on")
     base, rise = (np.concatenate(parts, axis=-1) for parts in zip(*found, strict=True))
+    if not (np.all(np.isfinite(base)) and np.all(np.isfinite(rise))):
+        bad = np.sum(~(np.isfinite(base).all(axis=0) & np.isfinite(rise).all(axis=(0, 1))))
+        raise ConfigError(
+            f"the loss of {bad} of {base.shape[-1]} images is not finite, so FURs mean nothing: "
+            "the weights, the images or their labels are damaged"
+        )
     return base, rise
 
 

@@ -1,14 +1,18 @@
 """FURs: against the slow obvious version, closed forms, one device against eight."""
 
 import dataclasses
+import pathlib
+import textwrap
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import digits
 from furs_jax import furs as furs_lib
 from furs_jax.data import Split, evaluation_batches
+from furs_jax.data.augment import normalise
 from furs_jax.errors import ConfigError
 from furs_jax.fur_steps import draw_noise, make_dropout_step, make_fisher_step
 from furs_jax.furs import (
@@ -24,7 +28,7 @@ from furs_jax.furs import (
     what_draws_bought,
 )
 from furs_jax.gates import dropout_gates, gate
-from furs_jax.measure import Reread
+from furs_jax.measure import Reread, make_task_estimate, search_batches
 from furs_jax.networks import Network, get_network
 from furs_jax.networks.blocks import PADDINGS
 from furs_jax.networks.plain import plain
@@ -32,6 +36,7 @@ from furs_jax.networks.pyramidnet import pyramidnet
 from furs_jax.networks.resnet import cifar_resnet, imagenet_resnet
 from furs_jax.resources import marginal_macs
 from furs_jax.step import data_parallel
+from furs_jax.train import Task
 from tests.conftest import random_variables, tiny_densenet, tiny_mbconv
 from tests.test_step import random_split
 
@@ -501,6 +506,96 @@ def test_drop_rates_remove_equal_macs_and_are_clipped():
     uneven = drop_rates((1, 100), np.array([1.0, 1.0]), 0.5)
     assert uneven[0] == 0.5
     assert uneven[1] == pytest.approx(0.5 * 50.5 / 100)
+
+
+def _python_of_readme():
+    text = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
+    block = text.partition("## In Python\n")[2].partition("\nA *site*")[0]
+    return textwrap.dedent(block).partition("result = furs_jax.search")[0]
+
+
+def test_the_readme_s_call_is_the_run_s_own_measurement():
+    before, call, after = _python_of_readme().partition("furs = furs_jax.estimate_furs(")
+    names = {}
+    exec(before, names)
+    net, data = names["net"], names["data"]
+    names["variables"] = random_variables(net, net.channels)
+    exec(call + after, names)
+    assert names["channels"] != net.channels
+    assert net.macs(names["channels"]) <= net.macs(net.channels)
+    task = Task(net, data, tuple(jax.devices()), "float32", 64)
+    batches = search_batches(task, digits.get_config().furs)
+    estimate = make_task_estimate(task, digits.get_config().furs, net.channels)
+    own = estimate(names["variables"], batches, 1, 0)
+    for field, a, b in zip(own._fields, own, names["furs"], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-9, err_msg=field)
+
+
+def test_mean_and_std_are_the_preprocessing_of_normalised_images(tiny):
+    variables, split = random_variables(tiny, tiny.channels), random_split(45)
+    mean, std = (0.4,), (0.2,)
+    normal = (split.images / np.float32(255) - mean) / std
+
+    def estimate(images, **options):
+        batches = evaluation_batches(split._replace(images=images), 16)
+        return estimate_furs(tiny, tiny.channels, variables, batches, method="fisher", **options)
+
+    found = estimate(split.images, mean=mean, std=std)
+    for other in (
+        estimate(normal.astype(np.float32)),
+        estimate(split.images, preprocess=lambda images: normalise(images, mean, std)),
+    ):
+        np.testing.assert_allclose(found.furs, other.furs, rtol=1e-4)
+
+
+def _batch(**changes):
+    images = np.zeros((4, 8, 8, 1), np.float32)
+    place = np.arange(4, dtype=np.int32)
+    batch = {"image": images, "label": place, "index": place, "weight": np.ones(4, np.float32)}
+    batch.update(changes)
+    return {key: value for key, value in batch.items() if value is not None}
+
+
+PIXELS = np.full((4, 8, 8, 1), 200)
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        ({"image": PIXELS.astype(np.uint8)}, {}, "are uint8, .* give mean and std"),
+        ({"image": PIXELS.astype(np.int32)}, {}, "are int32, .* give mean and std"),
+        ({"image": PIXELS.astype(np.float32)}, {}, "from 200 to 200, as pixels do"),
+        ({}, {"mean": (0.5,), "std": (0.5,)}, "are for uint8 images, and these are float32"),
+        ({}, {"mean": (0.5,)}, "mean and std together"),
+        ({}, {"mean": (0.5,), "std": (0.5,), "preprocess": _preprocess}, "in their place"),
+        ({}, {"mean": (0.5,) * 3, "std": (0.5,) * 3}, "each of the images' 1 channels, not 3"),
+        ({"image": np.zeros((4, 9, 9, 1), np.float32)}, {}, r"image_shape=\(9, 9, 1\)"),
+        ({"label": np.eye(4, dtype=np.float32)}, {}, "whole numbers from 0 on"),
+        ({"label": np.array([0, 1, 2, -1])}, {}, "whole numbers from 0 on"),
+        ({"weight": None}, {}, "must hold weight, too"),
+        ({}, {"draws": 7}, "7 draws read the batches 2 times, and these can be read only once"),
+        ({}, {"draws": "auto"}, "can be read only once"),
+    ],
+)
+def test_batches_that_are_not_what_the_network_takes_are_refused(tiny, changes, options, message):
+    with pytest.raises(ConfigError, match=message):
+        estimate_furs(tiny, tiny.channels, {}, iter([_batch(**changes)]), **options)
+
+
+@pytest.mark.parametrize("change", ["weights", "labels"])
+def test_furs_of_a_loss_that_is_not_finite_are_refused(tiny, change):
+    variables, split = random_variables(tiny, tiny.channels), random_split(16)
+    if change == "weights":
+        variables = jax.tree.map(lambda x: x * np.float32(np.nan), variables)
+    else:
+        split = split._replace(labels=np.where(split.labels == split.labels[0], 10, split.labels))
+    with pytest.raises(ConfigError, match="of 16 images is not finite"):
+        _estimate(tiny, variables, split, method="fisher")
+
+
+def test_images_are_normalised_once():
+    with pytest.raises(ConfigError, match="must be uint8, not float32"):
+        normalise(jnp.zeros((1, 2, 2, 1)), (0.5,), (0.5,))
 
 
 @pytest.mark.parametrize(

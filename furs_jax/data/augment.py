@@ -5,9 +5,17 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from furs_jax.errors import ConfigError
+
 
 def normalise(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
-    """uint8 images (N, H, W, C) to float32 of zero mean and unit deviation per channel."""
+    """uint8 images (N, H, W, C) to float32 of zero mean and unit deviation per channel.
+
+    Raises:
+      ConfigError: images of another type, which may be normalised already.
+    """
+    if images.dtype != jnp.uint8:
+        raise ConfigError(f"images to be normalised must be uint8, not {images.dtype}")
     mean, std = (jnp.asarray(x, jnp.float32).reshape(1, 1, 1, -1) for x in (mean, std))
     return (images.astype(jnp.float32) / 255.0 - mean) / std
 
