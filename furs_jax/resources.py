@@ -1,7 +1,8 @@
 """MACs and parameters: of a table of layers, and counted from the computation itself.
 
 Counted are the multiply-accumulates of convolutions and dense layers and nothing else, for one
-image, padding included: what the papers call FLOPs.
+image: what the papers call FLOPs. Zeros of the padding are counted; zeros that a transposed
+convolution puts between its inputs (lhs dilation) are not.
 """
 
 import math
@@ -12,6 +13,7 @@ import jax
 import numpy as np
 from jax.extend.core import Var
 
+from furs_jax.errors import ConfigError
 from furs_jax.gates import SITE_MARK
 
 
@@ -29,6 +31,8 @@ class Layer(NamedTuple):
     dense: bool = False
     # Trained values beside the weights. None: a BatchNorm of the outputs, or a dense layer's bias.
     extra: int | None = None
+    # Pairs of an output position and a kernel's tap that are multiplied. None: all.
+    pairs: int | None = None
 
     @property
     def window(self) -> tuple[int, ...]:
@@ -42,7 +46,9 @@ class Layer(NamedTuple):
     @property
     def macs(self) -> int:
         """Multiply-accumulates for one image."""
-        return self.weights * self.height * self.width
+        if self.pairs is None:
+            return self.weights * self.height * self.width
+        return self.pairs * (self.inputs // self.groups) * self.outputs
 
     @property
     def params(self) -> int:
@@ -71,21 +77,37 @@ class Product(NamedTuple):
     outputs: int
     positions: tuple[int, ...]  # the output's other dimensions
     groups: int
+    # Whole numbers whose product is the pairs of an output position and a kernel's tap that are
+    # multiplied: all, but for the zeros between a transposed convolution's inputs.
+    pairs: tuple[int, ...]
 
     @property
     def factors(self) -> tuple[int, ...]:
         """Whole numbers whose product is the MACs."""
-        return (*self.kernel, *self.positions, self.inputs // self.groups, self.outputs)
+        return (*self.pairs, self.inputs // self.groups, self.outputs)
+
+    @property
+    def macs(self) -> int:
+        return math.prod(self.factors)
+
+    def repeated(self, times: int) -> "Product":
+        """As a loop computes it."""
+        return self._replace(positions=(times, *self.positions), pairs=(times, *self.pairs))
 
 
 def traced_macs(fn: Callable[..., Any], *args: Any) -> int:
     """MACs of the convolutions and matrix products in the traced computation of fn(*args).
 
+    Of the branches of a condition the one with the most MACs counts.
+
     Args:
       fn: a function that JAX can trace.
       *args: its arguments, arrays or `jax.ShapeDtypeStruct`s. Give one image: nothing is divided.
+
+    Raises:
+      ConfigError: a loop of unknown length holds a convolution or a matrix product.
     """
-    return sum(math.prod(product.factors) for product in traced_products(fn, *args))
+    return sum(product.macs for product in traced_products(fn, *args))
 
 
 def traced_products(fn: Callable[..., Any], *args: Any) -> list[Product]:
@@ -117,49 +139,100 @@ def _collect(jaxpr: Any, origins: list[int | None], products: list[Product]) -> 
             site = int(mark.removeprefix(SITE_MARK))
             products[origin] = products[origin]._replace(site=site)
         outputs, first = [origin] * len(equation.outvars), len(products)
+        costliest: list[Product] = []
         for inner in _inner_jaxprs(equation):
-            same = len(inner.invars) == len(equation.invars)
-            inputs = (
-                [latest([v]) for v in equation.invars] if same else [origin] * len(inner.invars)
-            )
+            # A condition's branches don't get what it is decided by.
+            given = equation.invars[1:] if kind == "cond" else equation.invars
+            same = len(inner.invars) == len(given)
+            inputs = [latest([v]) for v in given] if same else [origin] * len(inner.invars)
             results = _collect(inner, inputs, products)
+            if kind == "cond":
+                branch, products[first:] = products[first:], []
+                if sum(p.macs for p in branch) < sum(p.macs for p in costliest):
+                    continue
+                costliest = branch
             outputs = results if len(results) == len(outputs) else outputs
-        if kind == "scan":
-            times = equation.params["length"]
-            products[first:] = [
-                p._replace(positions=(times, *p.positions)) for p in products[first:]
-            ]
+        found = costliest or products[first:]
+        products[first:] = (
+            [p.repeated(_times(equation)) for p in found] if kind in _LOOPS else found
+        )
         behind.update(zip(equation.outvars, outputs, strict=True))
     return [latest([v]) for v in jaxpr.outvars]
+
+
+_LOOPS = ("scan", "while", "shard_map")
+
+
+def _times(equation: Any) -> int:
+    """How often what stands in a loop, or in a map over devices, is computed."""
+    if equation.primitive.name == "scan":
+        return equation.params["length"]
+    if equation.primitive.name == "shard_map":
+        shape, mapped = equation.params["mesh"].shape, equation.params["manual_axes"]
+        return math.prod(size for axis, size in shape.items() if axis in mapped)
+    raise ConfigError(
+        "a loop whose length is known only when it runs (jax.lax.while_loop) holds a convolution "
+        f"or a matrix product, in {equation.source_info.name_stack}: its MACs can't be counted; "
+        "use jax.lax.scan or nn.scan"
+    )
 
 
 def _convolution(equation: Any) -> Product:
     numbers, groups = equation.params["dimension_numbers"], equation.params["feature_group_count"]
     kernel, output = equation.invars[1].aval.shape, equation.outvars[0].aval.shape
     out_dimension, in_dimension, *window = numbers.rhs_spec
-    channel_dimension = numbers.out_spec[1]
+    batch_dimension, channel_dimension, *space = numbers.out_spec
+    window, sizes = [kernel[i] for i in window], [output[i] for i in space]
+    pairs = [
+        _pairs(*axis)
+        for axis in zip(
+            window,
+            sizes,
+            equation.params["window_strides"],
+            equation.params["padding"],
+            equation.params["lhs_dilation"],
+            equation.params["rhs_dilation"],
+            strict=True,
+        )
+    ]
     return Product(
         str(equation.source_info.name_stack),
         None,
-        tuple(kernel[i] for i in window),
+        tuple(window),
         kernel[in_dimension] * groups,
         kernel[out_dimension],
         tuple(n for i, n in enumerate(output) if i != channel_dimension),
         groups,
+        (*pairs, output[batch_dimension]),
     )
+
+
+def _pairs(
+    taps: int, positions: int, stride: int, padding: tuple[int, int], lhs: int, rhs: int
+) -> int:
+    """Pairs of an output position and a kernel's tap along one axis that are multiplied.
+
+    The inputs, and zeros of the padding, stand at multiples of `lhs`; between them are zeros that
+    are not multiplied. Neither does `rhs` give a kernel more taps.
+    """
+    first = np.arange(positions) * stride - padding[0]
+    places = first[:, None] + np.arange(taps) * rhs
+    return int(np.count_nonzero(places % lhs == 0))
 
 
 def _matrix_product(equation: Any) -> Product:
     (contracted, _), _ = equation.params["dimension_numbers"]
     left, output = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
+    positions = output[:-1]
     return Product(
         str(equation.source_info.name_stack),
         None,
         (),
         math.prod(left[i] for i in contracted),
         output[-1] if output else 1,
-        output[:-1],
+        positions,
         1,
+        positions,
     )
 
 

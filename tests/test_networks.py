@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from furs_jax.errors import ConfigError
 from furs_jax.networks import NETWORKS, get_network
@@ -77,6 +79,105 @@ def test_macs_and_params_are_those_of_the_traced_network(name, padding, monkeypa
             if vector == 0:
                 params = jax.eval_shape(init, jax.random.key(0), image)["params"]
                 assert sum(x.size for x in jax.tree.leaves(params)) == net.params(channels)
+
+
+@st.composite
+def convolutions(draw):
+    """Arguments of `jax.lax.conv_general_dilated`, of one to three dimensions."""
+    axes, small = draw(st.integers(1, 3)), st.integers(1, 3)
+    groups, batch_groups = draw(st.sampled_from([(1, 1), (2, 1), (3, 1), (1, 2)]))
+    inputs, outputs, batch = draw(small), draw(small) * groups * batch_groups, draw(small)
+    space = [(draw(st.integers(1, 6)), draw(small), draw(small), draw(small)) for _ in range(axes)]
+    sizes, windows, lhs, rhs = zip(*space, strict=True)
+    # Wide enough for the kernel.
+    padding = [
+        (draw(st.integers(0, 4)) + (k - 1) * r, draw(st.integers(0, 4)))
+        for k, r in zip(windows, rhs, strict=True)
+    ]
+    options = {
+        "window_strides": [draw(small) for _ in range(axes)],
+        "padding": padding,
+        "lhs_dilation": lhs,
+        "rhs_dilation": rhs,
+        "feature_group_count": groups,
+        "batch_group_count": batch_groups,
+        "dimension_numbers": draw(st.sampled_from(LAYOUTS[axes])),
+    }
+    x = {"N": batch * batch_groups, "C": inputs * groups, **dict(zip("DHW", sizes, strict=False))}
+    w = {"I": inputs, "O": outputs, **dict(zip("DHW", windows, strict=False))}
+    return x, w, options
+
+
+LAYOUTS = {
+    1: [("NDC", "DIO", "NDC"), ("NCD", "OID", "NDC")],
+    2: [("NDHC", "DHIO", "NDHC"), ("NCDH", "OIDH", "NCDH"), ("NDHC", "OIDH", "CDHN")],
+    3: [("NDHWC", "DHWIO", "NDHWC"), ("NCDHW", "OIDHW", "NCDHW")],
+}
+
+
+@settings(max_examples=100, deadline=None)
+@given(convolutions())
+def test_a_convolution_counts_its_multiplications(problem):
+    x, w, options = problem
+    left, right, _ = options["dimension_numbers"]
+    arrays = [
+        jax.ShapeDtypeStruct([sizes[axis] for axis in layout], jnp.float32)
+        for sizes, layout in ((x, left), (w, right))
+    ]
+    convolve = functools.partial(jax.lax.conv_general_dilated, **options)
+    # One by one: every position of the window, every tap. Inputs and the padding's zeros are
+    # multiplied, the zeros between inputs are not.
+    pairs = 1
+    for axis, name in enumerate("DHW"[: len(options["padding"])]):
+        (before, after), spread = options["padding"][axis], options["lhs_dilation"][axis]
+        stride, reach = options["window_strides"][axis], options["rhs_dilation"][axis]
+        size = before + (x[name] - 1) * spread + 1 + after
+        multiplied = [(place - before) % spread == 0 for place in range(size)]
+        starts = range(0, size - (w[name] - 1) * reach, stride)
+        pairs *= sum(multiplied[s + t * reach] for s in starts for t in range(w[name]))
+    images = x["N"] // options["batch_group_count"]
+    assert traced_macs(convolve, *arrays) == pairs * images * w["I"] * w["O"]
+
+
+def test_a_transposed_convolution_counts_as_an_einsum_of_the_same_map():
+    x, w = jnp.ones((1, 4, 4, 8)), jnp.ones((2, 2, 8, 16))
+    transposed = functools.partial(jax.lax.conv_transpose, strides=(2, 2), padding="SAME")
+    by_einsum = functools.partial(jnp.einsum, "nijc,abcd->niajbd")
+    found = transposed(x, w)
+    np.testing.assert_array_equal(found, by_einsum(x, w).reshape(found.shape))
+    assert traced_macs(transposed, x, w) == traced_macs(by_einsum, x, w) == 4 * 4 * 2 * 2 * 8 * 16
+
+
+@jax.custom_vjp
+def _squared(x):
+    return x @ x
+
+
+_squared.defvjp(lambda x: (x @ x @ x @ x, x), lambda x, g: (g,))
+
+
+@pytest.mark.parametrize(
+    ("fn", "times"),
+    [
+        (jax.checkpoint(lambda x: x @ x), 1),
+        (_squared, 1),
+        (jax.vmap(lambda row: row @ jnp.eye(4)), 1),
+        (lambda x: jax.lax.scan(lambda c, _: (c @ x @ x, None), x, length=3)[0], 6),
+        (lambda x: jax.lax.fori_loop(0, 3, lambda _, c: c @ x, x), 3),
+        (lambda x: jax.lax.cond(x[0, 0] > 0, lambda c: c @ c @ c, lambda c: c @ c, x) @ x, 3),
+        (lambda x: jax.lax.switch(x[0, 0].astype(int), [jnp.sin, lambda c: c @ c], x) @ x, 2),
+        (lambda x: jax.lax.while_loop(lambda c: c[0, 0] > 0, jnp.sin, x @ x), 1),
+    ],
+)
+def test_macs_of_loops_and_branches(fn, times):
+    assert traced_macs(fn, jnp.ones((4, 4))) == times * 4**3
+
+
+def test_a_loop_of_unknown_length_can_t_be_counted():
+    with pytest.raises(ConfigError, match="known only when it runs"):
+        traced_macs(
+            lambda x: jax.lax.while_loop(lambda c: c[0, 0] > 0, lambda c: c @ c, x), jnp.eye(4)
+        )
 
 
 def test_traced_macs_of_known_products():

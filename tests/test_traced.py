@@ -68,6 +68,33 @@ def test_a_trace_finds_the_layers_that_a_network_of_ours_states(template):
     assert found == stated if sites else {m for _, m in found} == {m for _, m in stated}
 
 
+class UpAndDown(nn.Module):
+    """A transposed convolution; a layer that only initialising computes, another only training."""
+
+    channels: tuple[int, ...] = (8, 16)
+    num_classes: int = 10
+
+    @nn.compact
+    def __call__(self, images, gates=None, train=False):
+        x = gate(nn.relu(nn.Conv(self.channels[0], (3, 3), strides=2)(images)), gates, 0)
+        up = nn.ConvTranspose(self.channels[1], (3, 2), strides=(2, 2), name="up")
+        x = gate(nn.relu(up(x)), gates, 1)
+        if self.is_initializing() or train:
+            nn.Dense(1000, name="auxiliary")(x)
+        return nn.Dense(self.num_classes, name="head")(x.mean(axis=(1, 2)))
+
+
+def test_what_apply_computes_is_counted():
+    net = furs_jax.Network.from_module(UpAndDown(), SHAPE)
+    assert net.model is not None
+    rows = {row.name: row for row in net.layers((5, 7))}
+    assert "auxiliary" not in rows
+    assert rows["up"].macs == 3 * 2 * 5 * 7 * 4 * 4
+    assert (rows["up"].kernel, rows["up"].height, rows["up"].width) == ((3, 2), 8, 8)
+    assert net.macs((5, 7)) == rows["up"].macs + 9 * 5 * 4 * 4 + 7 * 10
+    assert sum(row.params for row in rows.values()) == net.params((5, 7))
+
+
 class Rounded(Fork):
     """Its first width follows only in steps: no formula."""
 

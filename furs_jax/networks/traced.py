@@ -36,7 +36,7 @@ class Trace(NamedTuple):
 
     products: list[Product]
     variables: dict[str, Any]  # shapes, by collection
-    logits: jax.ShapeDtypeStruct
+    logits: Any  # shapes of what the module returns
     met: list[tuple[int, tuple[int, ...]]]  # see `SiteMarks`
 
 
@@ -77,7 +77,7 @@ class TracedNetwork(Network):
 
     def _traced_macs(self, channels: Sequence[int]) -> int:
         trace = _trace(self.module(channels), self.image_shape)
-        return sum(math.prod(product.factors) for product in trace.products)
+        return sum(product.macs for product in trace.products)
 
     def layers(self, channels: Sequence[int]) -> tuple[Layer, ...]:
         return _layers(_trace(self.module(channels), self.image_shape))
@@ -167,17 +167,28 @@ def _check(net: TracedNetwork, num_classes: int | None) -> None:
             f"{channels[missing[0]]}); pass that layer's output through furs_jax.gates.gate"
         )
     classes = num_classes or getattr(net.template, "num_classes", None)
-    logits = trace.logits
-    if logits.dtype != jnp.float32 or logits.ndim != 2 or classes not in (None, logits.shape[1]):
-        raise ConfigError(
-            f"{name} must return float32 logits of shape (N, {classes or 'classes'}), not "
-            f"{logits.dtype} (N, {', '.join(map(str, logits.shape[1:]))}); a field `num_classes` "
-            "is set to the number of classes"
-        )
+    _check_logits(net, trace.logits, classes)
     unknown = sorted(trace.variables.keys() - {"params", "batch_stats"})
     if unknown:
         raise ConfigError(f"{name} keeps {unknown[0]!r}; only params and batch_stats are trained")
     _check_training(net, trace)
+
+
+def _check_logits(net: TracedNetwork, found: Any, classes: int | None, when: str = "") -> None:
+    """Raises ConfigError where the module returns something else than logits."""
+    if not isinstance(found, jax.ShapeDtypeStruct):
+        count = len(jax.tree.leaves(found))
+        raise ConfigError(
+            f"{net.name} must return one array, float32 logits of shape (N, "
+            f"{classes or 'classes'}), not a {type(found).__name__} of {count}{when}: leave out "
+            "the others, such as the logits of auxiliary heads"
+        )
+    if found.dtype != jnp.float32 or found.ndim != 2 or classes not in (None, found.shape[1]):
+        raise ConfigError(
+            f"{net.name} must return float32 logits of shape (N, {classes or 'classes'}), not "
+            f"{found.dtype} (N, {', '.join(map(str, found.shape[1:]))}){when}; a field "
+            "`num_classes` is set to the number of classes"
+        )
 
 
 def _check_widths(net: TracedNetwork, channels: Sequence[int], trace: Trace) -> None:
@@ -257,15 +268,17 @@ def _first_line(error: Exception) -> str:
 @functools.lru_cache(maxsize=256)
 def _trace(module: nn.Module, image_shape: tuple[int, int, int]) -> Trace:
     marks, shapes = SiteMarks([]), []
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    variables = jax.eval_shape(module.init, jax.random.key(0), image)
 
-    def init(images: jax.Array) -> jax.Array:
-        result = module.init_with_output(jax.random.key(0), images, marks, train=False)
-        shapes.append(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), result))
-        return result[0]
+    def apply(variables: Any, images: jax.Array) -> Any:
+        outputs = module.apply(variables, images, marks, train=False)
+        shapes.append(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), outputs))
+        return outputs
 
-    products = traced_products(init, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
-    logits, variables = shapes[0]
-    return Trace(products, dict(variables), logits, marks.met)
+    # Of apply, since a module may compute more where it is initialised.
+    products = traced_products(apply, variables, image)
+    return Trace(products, dict(variables), shapes[0], marks.met)
 
 
 def _layers(trace: Trace) -> tuple[Layer, ...]:
@@ -286,6 +299,8 @@ def _layers(trace: Trace) -> tuple[Layer, ...]:
             groups=product.groups,
             dense=not product.kernel,
         )
+        if row.macs != product.macs:
+            row = row._replace(pairs=math.prod(product.pairs))
         rows.append(row._replace(extra=own - row.weights))
     rest = Layer("normalisation and others", 1, 0, 0, 0, 0, extra=sum(left.values()))
     return (*rows, rest)
