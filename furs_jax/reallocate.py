@@ -16,6 +16,8 @@ from furs_jax.resources import marginal_macs
 Channels = tuple[int, ...]
 
 TOLERANCE = 0.001  # share of the budget that may stay unused
+_MOST = 2**53  # MACs; doubles count no further
+_REACH = 0.25  # share of its width that a site may move by to use up the budget; or two units
 _SHORTLIST = 256  # changes whose MACs are computed exactly, the most promising of their kind
 
 DIRECTIONS = ("fur", "random", "reversed")
@@ -138,6 +140,8 @@ def fit_to_budget(
 ) -> Channels:
     """Scales all sites by one factor, then takes single steps, to come close below the budget.
 
+    No site moves by more than a quarter of its width then, or two steps, so that proportions stay.
+
     Args:
       net: the network.
       channels: the vector whose proportions are kept.
@@ -150,7 +154,7 @@ def fit_to_budget(
       brings closer.
 
     Raises:
-      BudgetError: the narrowest network exceeds the budget.
+      BudgetError: the narrowest network exceeds the budget, or nothing can count so many MACs.
       ConfigError: the network can't be built with all multiples of channel_multiple.
     """
     if channel_multiple % net.multiple:
@@ -158,6 +162,8 @@ def fit_to_budget(
             f"{net.name} can be built with multiples of {net.multiple} channels only; give "
             f"reallocate.channel_multiple={net.multiple}"
         )
+    if not budget <= _MOST:
+        raise BudgetError(f"the budget of {budget:,} MACs is too large; give at most {_MOST:,}")
     target = np.array(channels, dtype=float)
     floor = _floor(min_channels, channel_multiple)
     narrowest = np.full(len(target), floor)
@@ -173,8 +179,10 @@ def fit_to_budget(
         return np.maximum(units * channel_multiple, floor)
 
     vector = scaled(_largest_factor(lambda factor: net.macs(scaled(factor)) <= budget))
+    reach = np.maximum(_REACH * vector, 2 * channel_multiple)
+    bounds = np.maximum(vector - reach, floor), vector + reach
     while (gap := budget - net.macs(vector)) > TOLERANCE * budget:
-        closer = _closer(net, vector, gap, budget, floor, channel_multiple)
+        closer = _closer(net, vector, gap, budget, bounds, channel_multiple)
         if closer is None:
             break
         vector = closer
@@ -198,7 +206,7 @@ def _largest_factor(fits) -> float:
     return low
 
 
-def _closer(net, vector, gap, budget, floor, unit) -> np.ndarray | None:
+def _closer(net, vector, gap, budget, bounds, unit) -> np.ndarray | None:
     """The vector closest to the budget a few single steps away; None where none comes closer.
 
     Changes as few sites as come within the tolerance.
@@ -206,9 +214,10 @@ def _closer(net, vector, gap, budget, floor, unit) -> np.ndarray | None:
     # MACs are nearly linear over one unit, so the marginal cost tells which changes to try.
     cost = marginal_macs(net.macs, vector) * unit
     best, best_gap = None, gap
-    for sites in range(1, _sites_at_once(len(vector)) + 1):
+    for sites in range(1, min(_sites_at_once(len(vector)), len(vector)) + 1):
         changes = _changes(len(vector), sites)
-        changes = changes[np.all(vector + unit * np.minimum(changes, 0) >= floor, axis=1)]
+        moved = vector + unit * changes
+        changes = changes[np.all((moved >= bounds[0]) & (moved <= bounds[1]), axis=1)]
         promising = np.argsort(np.abs(gap - changes @ cost), kind="stable")[:_SHORTLIST]
         for change in changes[promising]:
             left = budget - net.macs(vector + unit * change)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import types
 
 import chex
 import jax
@@ -12,6 +13,8 @@ from furs_jax.bench import predictors, retrain, screening, truth
 from furs_jax.data import load_dataset
 from furs_jax.errors import ConfigError, WorkdirError
 from furs_jax.measure import Reread
+from furs_jax.networks import Network
+from furs_jax.networks.plain import Plain
 from furs_jax.prepare import initial_network
 from furs_jax.reallocate import reallocate
 from furs_jax.resources import marginal_macs
@@ -38,6 +41,13 @@ def test_the_truth_is_the_fall_of_the_loss_per_mac(tiny):
     np.testing.assert_allclose(found["by_seed"], [ratios] * 2, rtol=1e-6)
     np.testing.assert_allclose(found["top1"]["slopes"], macs, rtol=1e-6)
     assert found["p_even"] < 1e-6
+
+
+def test_one_site_has_none_to_be_compared_with():
+    net = Network("chain", Plain((8,), 4, 10, stages=1), (8, 8, 1))
+    run = types.SimpleNamespace(task=types.SimpleNamespace(net=net))
+    with pytest.raises(ConfigError, match="chain has one site only"):
+        truth._measure(run)
 
 
 def test_the_gain_of_new_channels_leaves_out_what_fills_up_a_batch(tiny):

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from furs_jax.errors import BudgetError, ConfigError
-from furs_jax.networks import get_network
+from furs_jax.networks import Network, get_network
+from furs_jax.networks.plain import Plain
 from furs_jax.reallocate import (
     TOLERANCE,
     choose_sites,
@@ -71,6 +72,47 @@ def test_channel_multiples_are_kept_within_the_budget(problem, multiple):
         for site in range(len(following)):
             wider = np.array(following) + multiple * np.eye(len(following), dtype=int)[site]
             assert net.macs(wider) > budget
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.integers(1, 40), min_size=1, max_size=5),
+    st.integers(-1, 9).map(lambda power: int(3.7 * 10**power)),
+    st.integers(0, 6),
+    st.sampled_from([1, 2, 3, 8]),
+)
+def test_few_sites_meet_any_budget_or_say_why_not(widths, budget, num_layers, multiple):
+    net = Network("chain", Plain(tuple(widths), 4, 10, stages=1), (8, 8, 1))
+    furs = np.cos(widths)
+    options = dict(
+        initial=widths, budget=budget, num_layers=num_layers, channel_multiple=multiple, **STEP
+    )
+    floor = multiple * -(-4 // multiple)
+    if num_layers and net.macs([floor] * len(widths)) > budget:
+        with pytest.raises(BudgetError, match="can't be met"):
+            reallocate(net, widths, furs, **options)
+        return
+    found = np.array(reallocate(net, widths, furs, **options))
+    if num_layers == 0:
+        assert found.tolist() == widths
+        return
+    assert net.macs(found) <= budget
+    assert np.all(found % multiple == 0)
+    assert found.min() >= floor
+    # Not even one step at every site fits besides.
+    assert net.macs(found + multiple) > budget
+
+
+def test_a_budget_that_can_t_be_counted_is_refused():
+    with pytest.raises(BudgetError, match="too large; give at most"):
+        fit_to_budget(tiny_network(), (8, 8, 8, 8), 10**25)
+
+
+def test_what_is_left_of_a_budget_does_not_starve_a_site():
+    net = Network("chain", Plain((16, 16, 16), 4, 10, stages=1), (8, 8, 1))
+    for budget in (1_000_000, 1_234_567, 10**8):
+        found = fit_to_budget(net, net.channels, budget)
+        assert max(found) < 2 * min(found)
 
 
 @settings(max_examples=100, deadline=None)

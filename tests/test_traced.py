@@ -111,6 +111,7 @@ def test_without_a_formula_every_vector_is_traced():
     assert [net.macs([c]) for c in (5, 6)] == [
         64 * (9 * wide + wide * c) + c * 10 for c, wide in ((5, 16), (6, 24))
     ]
+    assert net.macs([0]) == 2 * net.macs([1]) - net.macs([2])  # as at the least width is asked for
 
 
 @pytest.mark.parametrize("options", [{"width_multiplier": 2.0}, {"flops_budget": 1e5}])

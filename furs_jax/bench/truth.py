@@ -37,7 +37,7 @@ def bench(config: Any, workdir: str) -> None:
     line a training of a changed network, result.json the outcome.
 
     Raises:
-      ConfigError: weights are given.
+      ConfigError: weights are given, or the network has one site.
       WorkdirError: the folder holds another config's trainings, or a search.
     """
     config = config.copy_and_resolve_references()
@@ -48,7 +48,10 @@ def bench(config: Any, workdir: str) -> None:
 
 
 def _measure(run: Run) -> dict[str, Any]:
-    net, initial = run.task.net, step_widths(run)
+    net = run.task.net
+    if len(net.channels) < 2:
+        raise ConfigError(f"{net.name} has one site only: there is no other to compare it with")
+    initial = step_widths(run)
     net = dataclasses.replace(net, template=net.module(run.start))  # where channels are given
     run = run._replace(task=run.task._replace(net=net))
     journal, seeds = Journal(run.workdir.path / "truth.jsonl"), run.config.final.seeds

@@ -66,14 +66,16 @@ class TracedNetwork(Network):
     def macs(self, channels: Sequence[int]) -> int:
         if self.model is not None:
             return self.model(channels)
-        below, above = (
-            [round_to(c / self.multiple) * self.multiple for c in channels]
-            for round_to in (math.floor, math.ceil)
-        )
-        # Between widths that can be built, as marginal MACs ask for them, a straight line.
-        share = max((c - b) / self.multiple for c, b in zip(channels, below, strict=True))
+        unit = self.multiple
+        below = [max(math.floor(c / unit), 1) * unit for c in channels]
+        # Marginal MACs ask for widths between those that can be built, or below the least: on a
+        # straight line.
+        shares = [(c - b) / unit for c, b in zip(channels, below, strict=True)]
+        above = [b + unit * (share != 0) for b, share in zip(below, shares, strict=True)]
         low = self._traced_macs(below)
-        return low if below == above else round(low + share * (self._traced_macs(above) - low))
+        if below == above:
+            return low
+        return round(low + max(shares, key=abs) * (self._traced_macs(above) - low))
 
     def _traced_macs(self, channels: Sequence[int]) -> int:
         trace = _trace(self.module(channels), self.image_shape)
