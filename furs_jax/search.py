@@ -11,6 +11,7 @@ import numpy as np
 from furs_jax import hosts
 from furs_jax.errors import WorkdirError
 from furs_jax.final import compare
+from furs_jax.networks.recorded import record_network
 from furs_jax.prepare import AS_GIVEN, prepare
 from furs_jax.report.console import Console
 from furs_jax.report.tables import result_table
@@ -77,7 +78,10 @@ def run_in_folder(
                 budget = None if config.mode in AS_GIVEN else run.budget
                 console.header(folder, run.task, budget, run.start)
                 channels = list(run.start)
-                stored = folder.start(_as_json(config), {"channels": channels, **environment})
+                network = record_network(run.task.net, channels, run.task.dataset.num_classes)
+                begin = {"channels": channels, "network": network, **environment}
+                stored = folder.start(_as_json(config), begin)
+                stored.pop("network")  # for reports, and missing in runs of earlier versions
                 if (begun := stored.pop("channels")) not in (None, channels):
                     raise WorkdirError(
                         f"workdir {folder.path} began with channels {begun}, which are {channels} "

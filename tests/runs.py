@@ -2,11 +2,13 @@
 
 import json
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
 from configs import digits
 from furs_jax.networks import get_network
+from furs_jax.networks.recorded import record_network
 from furs_jax.report.runs import Run, read_run
 from furs_jax.report.statistics import difference_interval, mean_interval
 
@@ -25,6 +27,7 @@ def fake_run(
     rounds: int = 2,
     top1: tuple[float, float] = (0.9, 0.92),
     trained: int | None = None,
+    start: Sequence[int] | None = None,
 ) -> Run:
     """Writes a run's files and reads them.
 
@@ -34,16 +37,23 @@ def fake_run(
       rounds: number of rounds that have ended.
       top1: mean accuracies of original and searched.
       trained: final trainings that have ended; None: all, and the run is finished.
+      start: the vector that was given to begin with.
     """
     rng = np.random.default_rng(0)
     config = digits.get_config()
     config.network, config.width_multiplier, config.data.name = network, width, data
     config.search.rounds, config.final.seeds = max(rounds, 2), 3
-    net = get_network(network, width)
+    config.channels = start and tuple(start)
+    shape, classes = ((8, 8, 1), 10) if data == "digits" else (None, 100)
+    net = get_network(network, width, classes, image_shape=shape)
     path.mkdir(parents=True)
-    content = {"config": json.loads(config.to_json_best_effort()), "versions": {}, "devices": []}
+    content = {
+        "config": json.loads(config.to_json_best_effort()),
+        "channels": list(start or net.channels),
+        "network": record_network(net, start or net.channels, classes),
+    }
     (path / "config.json").write_text(json.dumps(content))
-    channels, records = list(net.channels), []
+    channels, records = list(start or net.channels), []
     for index in range(rounds):
         furs = rng.normal(3e-7, 1e-7, len(channels))
         order = np.argsort(furs).tolist()
@@ -54,6 +64,7 @@ def fake_run(
                 "channels": channels,
                 "macs": net.macs(channels),
                 "params": net.params(channels),
+                "search_loss": 1 / (index + 1),
                 "furs": furs.tolist(),
                 "furs_stderr": np.abs(0.1 * furs).tolist(),
                 "increased": order[-2:],
@@ -66,12 +77,18 @@ def fake_run(
     _write_lines(path / "rounds.jsonl", records)
     finals = [
         {"network": name, "seed": seed, "top1": mean + 0.01 * (seed - 1), "top5": 0.99, "loss": 0.3}
-        for name, mean in zip(("original", "searched"), top1, strict=True)
+        for name, mean in (
+            ("original", top1[0]),
+            *((("start", top1[0] - 0.01),) if start else ()),
+            ("searched", top1[1]),
+        )
         for seed in range(3)
     ]
     _write_lines(path / "finals.jsonl", finals[:trained])
     if trained is None:
-        result = _result(net, {"original": list(net.channels), "searched": channels}, finals)
+        begun = {} if start is None else {"start": list(start)}
+        vectors = {"original": list(net.channels), **begun, "searched": channels}
+        result = _result(net, vectors, finals)
         (path / "result.json").write_text(json.dumps(result))
     return read_run(path)
 

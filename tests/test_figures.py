@@ -10,7 +10,7 @@ from matplotlib.text import Text
 
 from furs_jax.networks import NETWORKS, Network, get_network
 from furs_jax.report import compare_furs, draw_accuracy, draw_channels, draw_furs, draw_network
-from furs_jax.report.diagram import network_columns, network_shortcuts
+from furs_jax.report.diagram import network_arcs, network_columns, network_connections
 from furs_jax.report.figures import place_labels
 from furs_jax.report.style import NARROWER, NEUTRAL, WIDER, new_figure, short_name
 from furs_jax.resources import Layer
@@ -74,15 +74,20 @@ def test_shortcuts_are_those_of_the_network(name, shortcuts, projections, concat
         pytest.skip(f"no {name}")
     net = get_network(name, padding=padding)
     columns = network_columns(net, net.channels, net.channels)
-    found, joined = network_shortcuts(net, columns)
-    assert len(found) == shortcuts
-    assert sum(s.projection for s in found) == projections
-    assert joined == concatenates
+    connections = network_connections(net)
+    arcs = network_arcs(columns, connections)
+    assert len(arcs) == shortcuts
+    assert sum(arc.projection for arc in arcs) == projections
+    blocks = [[c.block for c in columns[arc.first : arc.last + 1]] for arc in arcs]
+    assert all(len(set(block)) == 1 for block in blocks)
+    texts = draw_network(net, net.channels, net.channels).get_suptitle()
+    assert ("each layer reads all earlier layers of its stage" in texts) == concatenates
+    assert "concatenated" not in texts
 
 
 @dataclasses.dataclass(frozen=True)
 class Picky:
-    """A module that can't have a site of one or two channels."""
+    """A module whose computation can't be traced."""
 
     channels: tuple[int, ...] = (8, 6)
 
@@ -90,18 +95,19 @@ class Picky:
         return dataclasses.replace(self, **fields)
 
     def layers(self, _):
-        assert min(self.channels) > 2
         first, second = self.channels
         convs = [Layer("Conv_0", 3, 3, first, 8, 8, 0), Layer("Conv_1", 3, first, second, 4, 4, 1)]
         return (*convs, Layer("head", 1, second, 10, 1, 1, dense=True))
 
 
-def test_a_module_that_refuses_the_probe_is_drawn_without_shortcuts():
+def test_a_module_that_cannot_be_traced_is_drawn_without_shortcuts():
     net = Network("picky", Picky(), (8, 8, 3))
     columns = network_columns(net, (8, 6), (7, 9))
-    assert network_shortcuts(net, columns) == ([], False)
+    assert network_connections(net) is None
     assert [c.strided for c in columns] == [False, True]
-    assert overlaps(draw_network(net, (8, 6), (7, 9))) == []
+    figure = draw_network(net, (8, 6), (7, 9))
+    assert "shortcuts are not known" in figure.get_suptitle()
+    assert overlaps(figure) == []
 
 
 @pytest.mark.parametrize("name", ["resnet8_cifar", "resnet56_cifar"])
@@ -126,8 +132,8 @@ def test_every_chosen_site_is_marked(tmp_path):
     run = fake_run(tmp_path / "r", rounds=2)
     for ax, record in zip(draw_furs(run).axes, run.rounds, strict=True):
         marked = {c.get_label(): c.lines[0].get_xdata() for c in ax.containers}
-        assert list(marked["highest: widened"]) == record["increased"]
-        assert list(marked["lowest: narrowed"]) == record["decreased"]
+        assert list(marked["chosen to widen"]) == record["increased"]
+        assert list(marked["chosen to narrow"]) == record["decreased"]
 
 
 def test_accuracy_limits_hold_every_interval(tmp_path):

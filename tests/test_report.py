@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from furs_jax.errors import WorkdirError
 from furs_jax.networks import get_network
 from furs_jax.report.__main__ import main
 from furs_jax.report.runs import read_run
@@ -141,15 +142,115 @@ def test_an_unfinished_run_tells_what_it_has(tmp_path):
 
 
 def test_a_run_from_a_given_vector_is_not_called_original(tmp_path):
-    run = fake_run(tmp_path / "r", trained=0)
-    config = json.loads((run.path / "config.json").read_text())
-    config["config"]["channels"] = run.rounds[0]["channels"] = [9, 7] * 6
-    (run.path / "config.json").write_text(json.dumps(config))
-    (run.path / "rounds.jsonl").write_text("".join(json.dumps(r) + "\n" for r in run.rounds))
-    run = read_run(run.path)
+    run = fake_run(tmp_path / "r", trained=0, start=[9, 7] * 6)
+    assert run.start == [9, 7] * 6
     assert run.original == list(run.network.channels) != run.start
-    assert comparison([run]).rows[0].macs_m is None
+    original, start, searched = comparison([run]).rows
+    net = get_network("resnet14_cifar", 0.5, 10, image_shape=(8, 8, 1))
+    assert original.macs_m * 1e6 == net.macs(net.channels)
+    assert start.macs_m * 1e6 == net.macs([9, 7] * 6)
+    assert searched.params_m is None
+    assert run.progress == "unfinished: 0 of 9 trainings"
     main([str(run.path)])
+
+
+def test_a_given_vector_that_is_the_original_s_has_no_start(tmp_path):
+    net = get_network("resnet14_cifar", 0.5)
+    run = fake_run(tmp_path / "r", trained=0, start=net.channels)
+    assert run.progress == "unfinished: 0 of 6 trainings"
+    assert [row.method for row in comparison([run]).rows] == ["original", "Network Adjustment"]
+
+
+def rewrite(run, file, change):
+    content = json.loads((run.path / file).read_text())
+    change(content)
+    (run.path / file).write_text(json.dumps(content))
+    return read_run(run.path)
+
+
+def test_a_report_imports_nothing_that_the_run_names(tmp_path, capsys, monkeypatch):
+    """A run of somebody else's names a module that lies beside its files, or anywhere."""
+    run = fake_run(tmp_path / "foreign")
+    (run.path / "payload.py").write_text("raise SystemExit('executed')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+    def name(content):
+        content["config"]["network"] = "foreign.payload:Net"
+        content["network"]["name"] = "foreign.payload:Net"
+
+    rewrite(run, "config.json", name)
+    monkeypatch.setattr("furs_jax.networks.user_module", None)
+    main([str(run.path)])
+    output = capsys.readouterr()
+    assert output.err == ""
+    assert "| Net 0.5x | original |" in output.out
+    assert "foreign" not in sys.modules
+    assert (run.path / "report" / "network.png").exists()
+
+
+def test_a_run_of_an_earlier_version_says_what_is_not_drawn(tmp_path, capsys):
+    run = fake_run(tmp_path / "r")
+    run = rewrite(run, "config.json", lambda content: content.pop("network"))
+    assert run.site_names() == [str(site) for site in range(12)]
+    assert run.original == run.result["original"]["channels"]
+    main([str(run.path)])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "network is not drawn: the run was begun by an earlier version" in line
+    assert {"furs.png", "channels.png"} <= {p.name for p in (run.path / "report").iterdir()}
+
+
+def test_a_run_of_an_earlier_version_from_given_widths_knows_no_original(tmp_path):
+    run = fake_run(tmp_path / "r", trained=0, start=[9, 7] * 6)
+    run = rewrite(run, "config.json", lambda content: content.pop("network"))
+    assert run.original is None
+    assert comparison([run]).rows[0].macs_m is None
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("config.json", lambda c: c["config"].update(network=5)),
+        ("config.json", lambda c: c["config"].pop("search")),
+        ("config.json", lambda c: c.update(network=[])),
+        ("config.json", lambda c: c["network"]["layers"].pop(1)),
+        ("config.json", lambda c: c["network"]["layers"][1].update(height=0)),
+        ("config.json", lambda c: c["network"]["layers"][1].update(code="x")),
+        ("config.json", lambda c: c["network"]["original"]["channels"].pop()),
+        ("config.json", lambda c: c["network"]["connections"]["reads"].append([99])),
+        ("result.json", lambda c: c["searched"]["channels"].pop()),
+        ("result.json", lambda c: c["searched"].update(channels=["1"] * 12)),
+        ("result.json", lambda c: c["original"].update(macs=None)),
+        ("result.json", lambda c: c["original"]["seeds"][0].update(top1="x")),
+        ("result.json", lambda c: c["searched"].update(top1=[1])),
+    ],
+)
+def test_a_record_that_cannot_be_is_one_line(tmp_path, file, change):
+    run = fake_run(tmp_path / "r")
+    with pytest.raises(WorkdirError, match="damaged"):
+        rewrite(run, file, change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"furs": None},
+        {"furs": [1.0]},
+        {"furs_stderr": [1.0]},
+        {"increased": [12]},
+        {"next_channels": [8] * 11},
+        {"channels": [0] * 12},
+        {"round": 7},
+        {"next_parent": 9},
+        {"macs": "many"},
+    ],
+)
+def test_a_round_that_cannot_be_is_one_line(tmp_path, change):
+    run = fake_run(tmp_path / "r")
+    lines = [json.dumps({**record, **change}) + "\n" for record in run.rounds]
+    (run.path / "rounds.jsonl").write_text("".join(lines))
+    with pytest.raises(WorkdirError, match="damaged.*rounds.jsonl, line 1"):
+        read_run(run.path)
 
 
 def test_the_command_writes_tables_and_figures(tmp_path, capsys):

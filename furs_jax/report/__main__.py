@@ -9,13 +9,19 @@ import argparse
 import importlib
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
+from urllib.parse import quote
 
-from furs_jax.errors import FursError, MissingExtraError
+from furs_jax.errors import ConfigError, FursError, MissingExtraError
 from furs_jax.report.runs import Run, read_run
 from furs_jax.report.table4 import Table, comparison
+from furs_jax.report.tables import size_changes
+from furs_jax.report.text import markdown, printable
+
+_LONGEST = 100  # letters of a run in a file's name
 
 
 def write_report(runs: Sequence[Run], output: pathlib.Path, each: bool = True) -> list[str]:
@@ -43,7 +49,7 @@ def write_report(runs: Sequence[Run], output: pathlib.Path, each: bool = True) -
         try:
             save(figure(), output / name)
             written.append(name)
-        except (FursError, ImportError) as error:
+        except FursError as error:
             missing.append(f"{name} is not drawn: {error}")
     _write_page(output, runs, table, written)
     return missing
@@ -55,30 +61,30 @@ def _figures(runs: Sequence[Run], draw, each: bool) -> Iterator[tuple[str, Calla
     for run, name in zip(runs, _unique_names(runs), strict=True) if each else ():
         prefix = f"{name}_" if len(runs) > 1 else ""
         yield f"{prefix}network", lambda run=run: _network_figure(run, draw)
-        yield f"{prefix}furs", lambda run=run: draw.draw_furs(run)
-        yield f"{prefix}channels", lambda run=run: draw.draw_channels(run)
+        if run.searches:
+            yield f"{prefix}furs", lambda run=run: draw.draw_furs(run)
+            yield f"{prefix}channels", lambda run=run: draw.draw_channels(run)
 
 
 def _network_figure(run: Run, draw):
-    net, networks = run.network, run.networks()
-    entries = [networks[name] for name in ("original", "searched") if name in networks]
-    # Counted for the run's own images and classes, which the run's files know.
-    macs = " → ".join(f"{e['macs'] / 1e6:.4g}" for e in entries if e["macs"])
+    if run.original is None or run.channels is None:
+        raise ConfigError("no round has ended yet")
     done = f" ({run.progress})" if run.progress else ""
-    title = f"{run.title} on {run.data}{done}: {macs} M multiply-accumulates"
-    known = [entry["params"] for entry in entries]
-    if None not in known:
-        title += ", " + " → ".join(f"{params / 1e6:.3g}" for params in known) + " M parameters"
-    return draw.draw_network(net, run.original, run.channels, title)
+    size = ", ".join(size_changes(run.network, run.original, run.channels))
+    title = f"{run.title} on {run.data}{done}: {size}"
+    return draw.draw_network(run.network, run.original, run.channels, title)
 
 
 def _unique_names(runs: Sequence[Run]) -> list[str]:
-    """The folders' names, with as many parents as tell all apart."""
+    """The folders' names, with as many parents as tell all apart; as names of files."""
     for depth in range(1, max(len(run.path.parts) for run in runs)):
         names = ["_".join(run.path.parts[-depth:]) for run in runs]
         if len(set(names)) == len(names):
             break
-    return names
+    safe = [re.sub(r"[^\w.,=+-]", "_", name).lstrip(".-")[-_LONGEST:] for name in names]
+    if len(set(safe)) < len(safe):
+        safe = [f"{place + 1}_{name}" for place, name in enumerate(safe)]
+    return safe
 
 
 def _write_page(
@@ -86,8 +92,8 @@ def _write_page(
 ) -> None:
     titles = list(dict.fromkeys(f"{run.title} on {run.data}" for run in runs))
     title = ", ".join(titles[:3]) + (f" and {len(titles) - 3} more" if len(titles) > 3 else "")
-    images = [f"![{name}]({name}.png)" for name in figures]
-    text = "\n\n".join([f"# {title}", table.markdown().rstrip(), *images]) + "\n"
+    images = [f"![{markdown(name)}]({quote(name)}.png)" for name in figures]
+    text = "\n\n".join([f"# {markdown(title)}", table.markdown().rstrip(), *images]) + "\n"
     (output / "report.md").write_text(text)
 
 
@@ -101,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's --workdir")
     parser.add_argument("--output", metavar="DIR", help="the folder to write to")
     options = parser.parse_args(arguments)
-    # Only MACs and names are computed: don't take an accelerator from a run.
+    # Nothing is computed: don't take an accelerator from a run.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     try:
         paths = dict.fromkeys(pathlib.Path(p).expanduser().resolve() for p in options.runs)
@@ -116,12 +122,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if (output / "table.csv").exists():
                 print((output / "report.md").read_text().partition("\n![")[0].rstrip())
     except MissingExtraError as error:
-        sys.exit(f"furs_jax: {error}. The tables are written to {output}")
+        sys.exit(printable(f"furs_jax: {error}. The tables are written to {output}"))
     except (FursError, OSError) as error:
-        sys.exit(f"furs_jax: {error}")
+        sys.exit(printable(f"furs_jax: {error}"))
     for line in missing:
-        print(f"furs_jax: note: {line}", file=sys.stderr)
-    print(f"\n{output}")
+        print(printable(f"furs_jax: note: {line}"), file=sys.stderr)
+    print(f"\n{printable(str(output))}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from furs_jax.data.batches import steps_per_epoch
 from furs_jax.report.tables import network_table, round_line
+from furs_jax.report.text import printable
 from furs_jax.train import Task, Trainer
 from furs_jax.workdir import Workdir
 
@@ -35,12 +36,12 @@ class Console:
         self.print(
             f"devices  {len(task.devices)} x {device.device_kind} ({device.platform}), "
             f"{task.dtype}\n"
-            f"data     {data.name}: {shape}, {data.num_classes} classes; "
+            f"data     {printable(data.name)}: {shape}, {data.num_classes} classes; "
             f"train {len(data.train.labels):,}, search {len(data.search.labels):,}, "
             f"test {len(data.test.labels):,} images\n"
-            f"network  {task.net.name}, {len(task.net.channels)} sites"
+            f"network  {printable(task.net.name)}, {len(task.net.channels)} sites"
             f"{'' if budget is None else f', budget {budget:,} MACs'}\n"
-            f"workdir  {folder.path}\n\n"
+            f"workdir  {printable(str(folder.path))}\n\n"
             f"{network_table(task.net, channels)}\n"
         )
 

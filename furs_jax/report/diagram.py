@@ -1,10 +1,9 @@
 """A network as blocks, its widths before and after: figure 4 of Chen et al., CVPR 2020."""
 
-import dataclasses
 import itertools
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
@@ -14,6 +13,8 @@ from matplotlib.patches import Patch, PathPatch, Rectangle
 from matplotlib.path import Path
 
 from furs_jax.networks import Network
+from furs_jax.networks.connections import Connections, find_connections
+from furs_jax.networks.recorded import RecordedNetwork
 from furs_jax.report.style import (
     INK,
     MINUS,
@@ -24,6 +25,8 @@ from furs_jax.report.style import (
     short_name,
     style,
 )
+from furs_jax.report.tables import size_changes
+from furs_jax.report.text import printable
 from furs_jax.resources import Layer
 
 MAX_COLUMNS = 20  # of bars side by side: more are unreadable on paper
@@ -55,29 +58,40 @@ class Column(NamedTuple):
         )
 
 
-class Shortcut(NamedTuple):
-    """A path around a block."""
+class Arc(NamedTuple):
+    """A shortcut as it is drawn: over columns, from the first to the last."""
 
-    block: str
+    first: int
+    last: int
+    level: int  # above how many others it passes
     projection: bool
 
 
 def draw_network(
-    net: Network, before: Sequence[int], after: Sequence[int], title: str | None = None
+    net: Network | RecordedNetwork,
+    before: Sequence[int],
+    after: Sequence[int],
+    title: str | None = None,
 ) -> Figure:
     """Draws every site's width before and after.
 
     Args:
-      net: for its table of layers.
+      net: a network, or what a run recorded of one.
       before, after: channel vectors, one width per site.
-      title: by default the network's name with MACs and parameters of both.
+      title: by default the network's name with MACs and parameters of both, as far as known.
     """
     columns = network_columns(net, before, after)
-    shortcuts, concatenates = network_shortcuts(net, columns)
-    rows = _wrap(columns)
+    connections = network_connections(net)
+    arcs = network_arcs(columns, connections)
+    rows = _wrap(columns, arcs)
+    inside = _arcs_of_rows(rows, arcs)
+    left_out = len(connections.shortcuts if connections else ()) - sum(map(len, inside))
     widest = max(max(c.before, c.after) for c in columns)
     slots = max(map(len, rows))
-    tops = [_bar_height(max(max(c.before, c.after) for c in row), widest) + 0.28 for row in rows]
+    tops = [
+        0.19 + max([*_tops(row, widest), *(_arc_top(arc, row, widest) for arc in own)])
+        for row, own in zip(rows, inside, strict=True)
+    ]
     heights = [top - _BOTTOM for top in tops]
     with style():
         # A row of few bars keeps their shape and doesn't fill the page.
@@ -85,14 +99,14 @@ def draw_network(
         figure = new_figure(0.75 + 0.78 * sum(heights), width)
         grid = {"height_ratios": heights}
         axes = figure.subplots(len(rows), 1, squeeze=False, gridspec_kw=grid)[:, 0]
-        for ax, row, top in zip(axes, rows, tops, strict=True):
+        for ax, row, own, top in zip(axes, rows, inside, tops, strict=True):
             ax.set(xlim=(-1.75, slots - 0.4), ylim=(_BOTTOM, top))
-            _draw_row(ax, row, shortcuts, widest, net.image_shape[0])
-        note = "each layer reads all earlier layers of its stage; " if concatenates else ""
-        title = title or _title(net, before, after)
-        title = textwrap.fill(title, int(15 * width), break_on_hyphens=False)
-        figure.suptitle(f"{title}\n({note}bar height: square root of the channels)", fontsize=7.5)
-        handles = _legend(columns, shortcuts)
+            _draw_row(ax, row, own, widest, net.image_shape[0])
+        notes = [*_notes(columns, connections, left_out), "bar height: square root of the channels"]
+        lines = [title or _title(net, before, after), f"({'; '.join(notes)})"]
+        wrapped = [textwrap.fill(t, int(15 * width), break_on_hyphens=False) for t in lines]
+        figure.suptitle("\n".join(wrapped), fontsize=7.5)
+        handles = _legend(columns, arcs)
         per_line = len(handles) if slots > 14 else math.ceil(len(handles) / 2)
         figure.legend(
             handles=handles,
@@ -105,11 +119,13 @@ def draw_network(
     return figure
 
 
-def network_columns(net: Network, before: Sequence[int], after: Sequence[int]) -> list[Column]:
+def network_columns(
+    net: Network | RecordedNetwork, before: Sequence[int], after: Sequence[int]
+) -> list[Column]:
     """The stem and all sites, in order."""
     rows = [
         row
-        for row in net.layers(before)
+        for row in net.layers(net.channels)
         if not row.dense and (row.site is not None or row.height > 1)
     ]
     last = {row.site: index for index, row in enumerate(rows) if row.site is not None}
@@ -138,65 +154,109 @@ def _strided(rows: Sequence[Layer], row: Layer) -> bool:
 
 
 def _block(name: str) -> str:
+    if "/" in name:  # of one's own module, within its parts
+        return name.rpartition("/")[0]
     block, _, layer = name.rpartition("_")
     return name if not block or layer.isdigit() else block
 
 
-def network_shortcuts(net: Network, columns: Sequence[Column]) -> tuple[list[Shortcut], bool]:
-    """The shortcuts, and whether layers are concatenated, as the widths tell.
+def network_connections(net: Network | RecordedNetwork) -> Connections | None:
+    """Shortcuts and concatenations, as traced or recorded; None where they can't be found."""
+    if isinstance(net, RecordedNetwork):
+        return net.connections
+    try:
+        return find_connections(net)
+    except Exception:  # whatever a module of one's own raises
+        return None
 
-    A block's last site is made 1 and 2 channels wide. Where the next layer's input is as wide,
-    there is no shortcut; where it doesn't change, the shortcut's width remains; where it grows
-    from a larger width, outputs are concatenated.
-    """
-    if "padding" in {field.name for field in dataclasses.fields(net.template)}:
-        # In "local" the output's width rules, so that a shortcut would not show.
-        net = dataclasses.replace(net, template=net.template.clone(padding="max"))
-    vector = [c.before for c in columns if c.searched]
-    projected = {r.site for r in net.layers(vector) if r.name.endswith("_shortcut")}
-    found, concatenates = [], False
-    for block, group in itertools.groupby(columns, key=lambda c: c.block):
-        members = [c for c in group if c.searched]
-        if not members:
+
+def network_arcs(columns: Sequence[Column], connections: Connections | None) -> list[Arc]:
+    """The shortcuts past neighbouring columns: others can't be drawn."""
+    places = {column.layer.site: place for place, column in enumerate(columns) if column.searched}
+    shortcuts = connections.shortcuts if connections else ()
+    arcs: list[Arc] = []
+    for shortcut in sorted(shortcuts, key=lambda s: len(s.past)):
+        own = sorted(places[site] for site in shortcut.past)
+        if len(own) > MAX_COLUMNS or own != list(range(own[0], own[-1] + 1)):
             continue
-        site = members[-1].layer.site
-        if site in projected:
-            found.append(Shortcut(block, True))
-            continue
-        try:
-            one, two = (_next_inputs(net, vector, site, width) for width in (1, 2))
-        except Exception:  # one's own module may refuse such widths in any way: nothing is known
-            continue
-        if one == two > 2:
-            found.append(Shortcut(block, False))
-        concatenates |= one > 1 and two == one + 1
-    return found, concatenates
+        below = [a.level + 1 for a in arcs if a.first <= own[-1] and own[0] <= a.last]
+        arcs.append(Arc(own[0], own[-1], max(below, default=0), shortcut.projection))
+    return sorted(arcs)
 
 
-def _next_inputs(net: Network, vector: Sequence[int], site: int, width: int) -> int:
-    """Input channels of the layer after a site of `width` channels."""
-    rows = net.layers([width if i == site else c for i, c in enumerate(vector)])
-    last = max(i for i, row in enumerate(rows) if row.site == site)
-    return next(row.inputs for row in rows[last + 1 :] if row.height > 1 or row.dense)
+def _notes(
+    columns: Sequence[Column], connections: Connections | None, left_out: int
+) -> Iterator[str]:
+    """What the bars and arcs don't show of how the layers hang together."""
+    if connections is None:
+        yield "shortcuts are not known"
+        return
+    names = {c.layer.site: short_name(c.layer.name) for c in columns}
+    if _reads_all(columns, connections):
+        yield "each layer reads all earlier layers of its stage"
+    elif len(connections.concatenated) > 3:
+        yield f"layers' outputs are concatenated at {len(connections.concatenated)} places"
+    else:
+        for sites in connections.concatenated:
+            *first, last = (names[site] for site in sites)
+            yield f"{', '.join(first)} and {last} are concatenated"
+    if connections.branches:
+        yield "branches that lie side by side are drawn one after another"
+    if left_out:
+        yield f"{left_out} more shortcut{'s' if left_out > 1 else ''}, not drawn"
 
 
-def _wrap(columns: Sequence[Column]) -> list[list[Column]]:
-    """Rows of about equal length, broken between blocks."""
+def _reads_all(columns: Sequence[Column], connections: Connections) -> bool:
+    """Whether every layer reads all layers before it in its block, as in a DenseNet."""
+    blocks = [
+        [c.layer.site for c in group if c.searched]
+        for _, group in itertools.groupby(columns, key=lambda c: c.block)
+    ]
+    deep = bool(connections.concatenated) and max(map(len, blocks)) > 2
+    return deep and all(
+        set(block[:place]) <= set(connections.reads[site])
+        for block in blocks
+        for place, site in enumerate(block)
+    )
+
+
+def _wrap(columns: Sequence[Column], arcs: Sequence[Arc]) -> list[list[Column]]:
+    """Rows of about equal length, broken between blocks and not below a shortcut."""
     count = -(-len(columns) // MAX_COLUMNS)
+    within = {place for arc in arcs for place in range(arc.first + 1, arc.last + 1)}
+    parts: list[list[Column]] = []
+    for place, column in enumerate(columns):
+        joined = place in within or (parts and parts[-1][-1].block == column.block)
+        if joined and len(parts[-1]) < MAX_COLUMNS:
+            parts[-1].append(column)
+        else:
+            parts.append([column])
     rows: list[list[Column]] = [[]]
-    for _, group in itertools.groupby(columns, key=lambda c: c.block):
-        block = list(group)
-        due = sum(map(len, rows)) + len(block) / 2 > len(columns) * len(rows) / count
-        if rows[-1] and (due or len(rows[-1]) + len(block) > MAX_COLUMNS):
+    for part in parts:
+        due = sum(map(len, rows)) + len(part) / 2 > len(columns) * len(rows) / count
+        if rows[-1] and (due or len(rows[-1]) + len(part) > MAX_COLUMNS):
             rows.append([])
-        rows[-1] += block
+        rows[-1] += part
     return rows
+
+
+def _arcs_of_rows(rows: Sequence[Sequence[Column]], arcs: Sequence[Arc]) -> list[list[Arc]]:
+    """Each row's arcs, counted from its first column; without those that leave the row."""
+    starts = itertools.accumulate(map(len, rows), initial=0)
+    return [
+        [
+            arc._replace(first=arc.first - start, last=arc.last - start)
+            for arc in arcs
+            if start <= arc.first and arc.last < end
+        ]
+        for start, end in itertools.pairwise(starts)
+    ]
 
 
 def _draw_row(
     ax: Axes,
     row: Sequence[Column],
-    shortcuts: Sequence[Shortcut],
+    arcs: Sequence[Arc],
     widest: int,
     image_height: int,
 ) -> None:
@@ -207,16 +267,18 @@ def _draw_row(
         _draw_bar(ax, x, column, widest)
     for line, text in enumerate(_TEXT_ROWS):
         ax.text(-1.7, _text_y(line), text, fontsize=6, color="#666666", va="center")
-    named = {shortcut.block: shortcut for shortcut in shortcuts}
+    tops = _tops(row, widest)
+    for arc in arcs:
+        top = _arc_top(arc, row, widest)
+        _draw_shortcut(ax, arc.first, arc.last, top, arc.projection)
+        for place in range(arc.first, arc.last + 1):
+            tops[place] = max(tops[place], top)
     start = 0
     for block, group in itertools.groupby(row, key=lambda c: c.block):
-        members = list(group)
-        end = start + len(members) - 1
-        top = _bar_height(max(max(c.before, c.after) for c in members), widest) + 0.09
-        if block in named:
-            _draw_shortcut(ax, start, end, top, named[block].projection)
+        end = start + len(list(group)) - 1
         x, label = (start + end) / 2, short_name(block)
-        ax.text(x, top + 0.04, label, fontsize=6, ha="center", color="#555555")
+        top = max(tops[start : end + 1]) + 0.04
+        ax.text(x, top, label, fontsize=6, ha="center", color="#555555")
         start = end + 1
     start = 0
     for size, group in itertools.groupby(row, key=lambda c: c.layer.height):
@@ -227,6 +289,15 @@ def _draw_row(
 
 def _bar_height(width: int, widest: int) -> float:
     return math.sqrt(width / widest)
+
+
+def _tops(row: Sequence[Column], widest: int) -> list[float]:
+    """Where the space above each bar begins."""
+    return [_bar_height(max(c.before, c.after), widest) + 0.09 for c in row]
+
+
+def _arc_top(arc: Arc, row: Sequence[Column], widest: int) -> float:
+    return max(_tops(row[arc.first : arc.last + 1], widest)) + 0.12 * arc.level
 
 
 def _text_y(line: int) -> float:
@@ -300,7 +371,7 @@ def _draw_resolution(ax: Axes, start: int, end: int, factor: float) -> None:
     ax.text((start + end) / 2, y - 0.04, text, fontsize=6, ha="center", va="top", color="#555555")
 
 
-def _legend(columns: Sequence[Column], shortcuts: Sequence[Shortcut]) -> list:
+def _legend(columns: Sequence[Column], arcs: Sequence[Arc]) -> list:
     colours = {c.colour for c in columns}
     handles: list = [
         Patch(facecolor=colour, label=label)
@@ -318,15 +389,12 @@ def _legend(columns: Sequence[Column], shortcuts: Sequence[Shortcut]) -> list:
         hatch = {"facecolor": NEUTRAL, "edgecolor": "white", "hatch": "/////", "linewidth": 0}
         handles.append(Patch(label="downsampling", **hatch))
     for projection, label in ((False, "shortcut"), (True, "projection")):
-        if any(s.projection == projection for s in shortcuts):
+        if any(arc.projection == projection for arc in arcs):
             line = (0, (3, 1.5)) if projection else "-"
             handles.append(Line2D([], [], color=INK, linewidth=0.8, linestyle=line, label=label))
     return handles
 
 
-def _title(net: Network, before: Sequence[int], after: Sequence[int]) -> str:
-    macs, params = (
-        " → ".join(f"{count(vector) / 1e6:.4g}" for vector in (before, after))
-        for count in (net.macs, net.params)
-    )
-    return f"{net.name}: {macs} M multiply-accumulates, {params} M parameters"
+def _title(net: Network | RecordedNetwork, before: Sequence[int], after: Sequence[int]) -> str:
+    sizes = ", ".join(size_changes(net, before, after))
+    return f"{printable(net.name)}: {sizes}" if sizes else printable(net.name)

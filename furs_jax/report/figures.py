@@ -3,13 +3,13 @@
 import itertools
 import os
 import pathlib
+import re
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
-from matplotlib.transforms import ScaledTranslation
 
 from furs_jax.errors import ConfigError
 from furs_jax.report.labels import place_labels
@@ -21,21 +21,35 @@ from furs_jax.report.style import (
     PAPER_WIDTH,
     SERIES,
     WIDER,
+    mix,
     new_figure,
     save,
     short_names,
     style,
 )
-from furs_jax.report.table4 import METHODS, ORIGINAL, START, Row, comparison
+from furs_jax.report.table4 import METHODS, ORIGINAL, START, TRAINED, Row, comparison
 
-_SITE = "site (stage.block.layer)"
 _PER_MMAC = 1e6
-_CHOICES = ("highest: widened", "lowest: narrowed", "unchanged")
+# What a round did to a site: its label, colour, marker, and whether the marker is filled.
+_CHANGES = (
+    ("chosen to widen", WIDER, "^", True),
+    ("chosen to narrow", NARROWER, "v", True),
+    ("wider by the fit to the budget", WIDER, "^", False),
+    ("narrower by the fit to the budget", NARROWER, "v", False),
+    ("unchanged", NEUTRAL, "o", True),
+    ("not used: the search went back", NEUTRAL, "o", False),
+)
+# Of our networks: marker, its size, the line between budgets, the interval's width, order.
+_OURS = {
+    ORIGINAL: ("o", 6.5, "--", 3.0, 2.1),
+    START: ("^", 5.5, ":", 1.8, 2.2),
+    "": ("s", 3.2, "-", 0.8, 2.3),
+}
 _FEW_SITES = 36  # up to here each has room for a name
 
 
 def draw_furs(run: Run) -> Figure:
-    """Every site's FUR in every round, with standard errors; the chosen sites are marked.
+    """Every site's FUR in every round, with standard errors, and what became of the site.
 
     Raises:
       ConfigError: no round has ended.
@@ -59,13 +73,13 @@ def draw_furs(run: Run) -> Figure:
             last.tick_params(labelbottom=True)
         metric = run.config.get("furs", {}).get("metric", "loss")
         figure.supylabel(f"FUR ({metric} per MMAC)", fontsize=7.5)
-        figure.supxlabel(f"{_SITE}; bars are standard errors", fontsize=7.5)
+        figure.supxlabel(f"{_site_label(names)}; bars are standard errors", fontsize=7.5)
         found = {
             text: handle
             for ax in axes.flat
             for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)
         }
-        handles = {text: found[text] for text in _CHOICES if text in found}
+        handles = {text: found[text] for text, *_ in _CHANGES if text in found}
         figure.legend(handles.values(), handles, loc="outside upper center", ncols=3)
     return figure
 
@@ -74,18 +88,43 @@ def _draw_round(ax: Axes, record: dict) -> None:
     furs = _PER_MMAC * np.asarray(record["furs"])
     errors = record.get("furs_stderr")
     errors = np.zeros_like(furs) if errors is None else _PER_MMAC * np.asarray(errors)
-    rest = set(range(len(furs))) - set(record["increased"]) - set(record["decreased"])
-    for sites, colour, marker, label in (
-        (sorted(rest), NEUTRAL, "o", _CHOICES[2]),
-        (record["increased"], WIDER, "^", _CHOICES[0]),
-        (record["decreased"], NARROWER, "v", _CHOICES[1]),
-    ):
+    for (label, colour, marker, filled), sites in zip(_CHANGES, site_changes(record), strict=True):
         if sites:
             bars = {"fmt": marker, "color": colour, "ms": 3, "elinewidth": 0.8, "capsize": 1.5}
-            ax.errorbar(sites, furs[sites], errors[sites], label=label, **bars)
+            face = colour if filled else "white"
+            ax.errorbar(sites, furs[sites], errors[sites], label=label, mfc=face, **bars)
     ax.axhline(0, color=INK, linewidth=0.4, zorder=0)
-    ax.set_title(f"round {record['round'] + 1}", loc="left", pad=2)
+    parent = record.get("next_parent", record["round"])
+    back = f", then back to {parent + 1}" if parent != record["round"] else ""
+    ax.set_title(f"round {record['round'] + 1}{back}", loc="left", pad=2)
     ax.set_xlim(-0.7, len(furs) - 0.3)
+
+
+def site_changes(record: dict) -> tuple[list[int], ...]:
+    """The sites of each of `_CHANGES`, as a line of rounds.jsonl tells them.
+
+    The step of the chosen sites changes the MACs; the fit to the budget then moves the others. A
+    round whose network was given up is followed by one that its FURs have no part in.
+    """
+    sites = range(len(record["channels"]))
+    if record.get("next_parent", record["round"]) != record["round"]:
+        return [], [], [], [], [], list(sites)
+    chosen = {*record["increased"], *record["decreased"]}
+    moved = [b - a for a, b in zip(record["channels"], record["next_channels"], strict=True)]
+    rest = [site for site in sites if site not in chosen]
+    return (
+        record["increased"],
+        record["decreased"],
+        [site for site in rest if moved[site] > 0],
+        [site for site in rest if moved[site] < 0],
+        [site for site in rest if moved[site] == 0],
+        [],
+    )
+
+
+def _site_label(names: Sequence[str]) -> str:
+    staged = all(re.fullmatch(r"\d+\.\d+\.\w+", name) for name in names)
+    return "site (stage.block.layer)" if staged else "site"
 
 
 def _name_sites(ax: Axes, names: Sequence[str]) -> None:
@@ -120,7 +159,7 @@ def draw_channels(run: Run) -> Figure:
         ax.set_yticks(range(0, len(names), every), names[::every], fontsize=6 if few else 5)
         last = vectors.shape[1] - 1
         ax.set_xticks(range(last + 1), ["start", *map(str, range(1, last + 1))])
-        ax.set(xlabel="after round", ylabel=_SITE)
+        ax.set(xlabel=_after_round(run), ylabel=_site_label(names))
         ax.tick_params(length=0)
         ax.spines[:].set_visible(False)
         bar = figure.colorbar(image, ax=ax, aspect=40, pad=0.02)
@@ -129,6 +168,15 @@ def draw_channels(run: Run) -> Figure:
         bar.set_label("channels, of the start's")
         bar.outline.set_visible(False)
     return figure
+
+
+def _after_round(run: Run) -> str:
+    """What the columns are, and which one was searched where it is not the last."""
+    columns = [run.rounds[0]["channels"], *(r["next_channels"] for r in run.rounds)]
+    if run.channels == columns[-1] or run.channels not in columns:
+        return "after round"
+    place = columns.index(run.channels)
+    return f"after round; searched: {f'after {place}' if place else 'the start'}"
 
 
 def draw_accuracy(runs: Sequence[Run], published: bool = True) -> Figure:
@@ -177,20 +225,20 @@ def _draw_panel(ax: Axes, rows: Sequence[Row], colours: dict[str, str]) -> tuple
         points = sorted(group, key=lambda row: row.macs_m)
         x = [row.macs_m for row in points]
         y = [100 * row.top1.mean for row in points]
-        errors = [100 * (row.top1.half_width or 0) for row in points]
-        look = _look(ax, published, method, colours[family])
-        ax.errorbar(x, y, errors, ms=4, elinewidth=0.8, capsize=2, **look)
-        # What is drawn aside is not taken into the limits by itself.
-        ends = [((a, b - e), (a, b + e)) for a, b, e in zip(x, y, errors, strict=True)]
-        ax.update_datalim(np.reshape(ends, (-1, 2)))
-        whiskers += ends
-        ax.autoscale_view()
+        # One seed gives no interval: NaN draws none.
+        halves = [row.top1.half_width for row in points]
+        errors = [float("nan") if half is None else 100 * half for half in halves]
+        look = _look(published, method, colours[family])
+        ax.errorbar(x, y, errors, **look)
+        reach = np.nan_to_num(errors)
+        whiskers += [((a, b - e), (a, b + e)) for a, b, e in zip(x, y, reach, strict=True)]
         for row, a, b in zip(points, x, y, strict=True):
             labels.append((a, b, _label(row, published)))
     low, high = min(row.macs_m for row in rows), max(row.macs_m for row in rows)
     if high > 4 * low:
         ax.set_xscale("log")
         ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter("")
     elif high < 1.02 * low:  # one budget: not a thousandth of it over the whole width
         ax.set_xlim(0.97 * low, 1.03 * high)
     ax.margins(x=0.12, y=0.12)
@@ -202,19 +250,22 @@ def _draw_panel(ax: Axes, rows: Sequence[Row], colours: dict[str, str]) -> tuple
     return [label for label in labels if label[2]], whiskers
 
 
-def _look(ax: Axes, published: bool, method: str, colour: str) -> dict:
-    """Marker, line and legend of one method; a run's networks stand beside each other."""
+def _look(published: bool, method: str, colour: str) -> dict:
+    """Marker, line, interval and legend of one method.
+
+    A run's networks have about the same MACs: the original's interval is a wide pale bar, behind
+    the thin one of the searched network.
+    """
     original, ours = method == ORIGINAL, method in METHODS.values()
     look = {"mfc": "white" if method in (ORIGINAL, START) else None, "linestyle": "none"}
     if published:
         what = method if original or ours else "other methods"
         look |= {"color": INK if original or ours else NEUTRAL, "label": f"published, {what}"}
-        return {**look, "marker": "D" if original or ours else "X"}
-    points = {ORIGINAL: -3, START: 0}.get(method, 3)
-    aside = ScaledTranslation(points / 72, 0, ax.figure.dpi_scale_trans)
-    look |= {"color": colour, "label": method, "transform": ax.transData + aside}
-    look["linestyle"] = {ORIGINAL: "--", START: ":"}.get(method, "-")
-    return {**look, "marker": {ORIGINAL: "o", START: "^"}.get(method, "s")}
+        return {**look, "marker": "D" if original or ours else "X", "ms": 4, "elinewidth": 0.8}
+    marker, size, line, width, order = _OURS.get(method, _OURS[""])
+    look |= {"color": colour, "label": method, "linestyle": line, "marker": marker, "ms": size}
+    pale = mix(colour, 0.45 if width > 1 else 0)
+    return {**look, "ecolor": pale, "elinewidth": width, "capsize": width + 1, "zorder": order}
 
 
 def _label(row: Row, published: bool) -> str:
@@ -222,7 +273,7 @@ def _label(row: Row, published: bool) -> str:
     if row.method in (ORIGINAL, START):
         return ""
     trained = [name for name, used in (("FT", row.ft), ("KD", row.kd)) if used]
-    searched = row.method in METHODS.values()
+    searched = row.method in (*METHODS.values(), TRAINED)
     told = row.network.partition(" ")[2] if searched and not published else ""
     return ", ".join(filter(None, [told if searched else row.method, *trained]))
 

@@ -7,7 +7,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import matplotlib
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+
+from furs_jax.report.text import printable
 
 # Okabe and Ito's palette, told apart with every common form of colour blindness and in grey.
 WIDER, NARROWER, NEUTRAL = "#D55E00", "#0072B2", "#8C8C8C"
@@ -38,6 +41,8 @@ _STYLE = {
     "axes.labelcolor": INK,
     "svg.hashsalt": "furs_jax",  # the same figure, the same file
     "svg.fonttype": "none",  # text stays text
+    "text.parse_math": False,  # a $ in a name is a dollar
+    "text.usetex": False,
 }
 
 
@@ -65,8 +70,14 @@ def save(figure: Figure, path: str | os.PathLike) -> list[pathlib.Path]:
     return [png, svg]
 
 
+def mix(colour: str, white: float) -> tuple[float, ...]:
+    """The colour with so large a share of white."""
+    return tuple(white + (1 - white) * part for part in to_rgb(colour))
+
+
 def short_name(name: str) -> str:
     """ "stage2_block1_conv2" as "2.1.2", "stage2_block1_expand" as "2.1.expand"."""
+    name = printable(name)
     return re.sub(r"(stage|block|layer|conv)_?(?=\d)", "", name).replace("_", ".")
 
 

@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 from furs_jax.report.runs import Run
 from furs_jax.report.statistics import Interval
+from furs_jax.report.text import csv_text, markdown
 
 ORIGINAL = "original"
 START = "start"  # of a search from other widths
+TRAINED = "trained"  # mode=train
 METHODS = {"network_adjustment": "Network Adjustment"}  # a result's method -> its name
 
 
@@ -22,7 +24,7 @@ class Row(NamedTuple):
 
     data: str
     network: str
-    method: str  # "original", "start", or how it was searched or pruned
+    method: str  # "original", "start", "trained", or how it was searched or pruned
     ft: bool  # fine-tuned from trained weights
     kd: bool  # trained with distillation
     top1: Interval | None  # of the test split, a fraction
@@ -50,7 +52,8 @@ class Table:
         header = ("network", "method", "FT", "KD", "top-1 % (difference)", "top-5 % (difference)")
         header += ("FLOPs (M)", "parameters (M)", "data", "source")
         align = ("---", "---", ":-:", ":-:", "---:", "---:", "---:", "---:", "---", "---")
-        lines = [header, align, *(_markdown_cells(row) for row in self.rows)]
+        cells = [map(markdown, _cells(row)) for row in self.rows]
+        lines = [header, align, *cells]
         table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
         return "\n".join([table, *(f"\n{note}" for note in self.notes)]) + "\n"
 
@@ -66,6 +69,8 @@ class Table:
             for field, value in row._asdict().items():
                 if field in intervals:
                     cells += ["" if x is None else f"{x:.6g}" for x in value or (None, None)]
+                elif isinstance(value, str):
+                    cells.append(csv_text(value))
                 else:
                     cells.append("" if value is None else value)
             writer.writerow(cells)
@@ -143,7 +148,7 @@ def _published_row(record: dict) -> Row:
 
 
 def _rows(run: Run) -> list[Row]:
-    searched = (run.result or {}).get("method", "network_adjustment")
+    searched = str((run.result or {}).get("method", "network_adjustment"))
     rows = []
     for name, entry in run.networks().items():
         seeds = len(entry["seeds"])
@@ -154,7 +159,8 @@ def _rows(run: Run) -> list[Row]:
                 data=run.data,
                 network=run.title,
                 method=METHODS.get(searched, searched) if name == "searched" else name,
-                ft=bool(run.config.get("init_from")),
+                # A search begins from weights with its first round; its finals are from scratch.
+                ft=name == TRAINED and bool(run.config.get("init_from")),
                 kd=_distilled(run.config, name),
                 top1=entry["top1"],
                 top1_difference=shown["top1"],
@@ -173,7 +179,7 @@ def _distilled(config: dict[str, Any], name: str) -> bool:
     return teacher is not None and not teacher == name == ORIGINAL
 
 
-def _markdown_cells(row: Row) -> tuple[str, ...]:
+def _cells(row: Row) -> tuple[str, ...]:
     def score(value: Interval | None, difference: Interval | None) -> str:
         if value is None:
             return "—"

@@ -5,16 +5,19 @@ from typing import Any
 
 import numpy as np
 
+from furs_jax.errors import ConfigError
 from furs_jax.furs import FURs
 from furs_jax.networks import Network
+from furs_jax.networks.recorded import RecordedNetwork
 from furs_jax.report.statistics import Interval
+from furs_jax.report.text import printable
 
 Record = dict[str, Any]
 
 
 def format_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """Columns aligned: the first to the left, the others to the right."""
-    cells = [list(map(str, header)), *(list(map(str, row)) for row in rows)]
+    cells = [[printable(str(cell)) for cell in row] for row in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
 
     def line(row: list[str]) -> str:
@@ -50,6 +53,20 @@ def network_table(net: Network, channels: Sequence[int]) -> str:
     rows.append(("total", "", "", "", "", "", f"{total:,}", "100.0%", f"{params:,}"))
     header = ("layer", "site", "kernel", "in", "out", "output", "MACs", "share", "params")
     return format_table(header, rows)
+
+
+def size_changes(
+    net: Network | RecordedNetwork, before: Sequence[int], after: Sequence[int]
+) -> list[str]:
+    """MACs and parameters of two vectors, in millions, as far as they are known."""
+    told = []
+    for count, what in ((net.macs, "multiply-accumulates"), (net.params, "parameters")):
+        try:
+            sizes = " → ".join(f"{count(vector) / 1e6:.4g}" for vector in (before, after))
+            told.append(f"{sizes} M {what}")
+        except ConfigError:  # of what a run has not recorded
+            continue
+    return told
 
 
 def furs_table(names: Sequence[str], channels: Sequence[int], furs: FURs) -> str:

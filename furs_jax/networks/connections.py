@@ -1,0 +1,127 @@
+"""What a network's layers read, from the trace of its computation: shortcuts, concatenations."""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from furs_jax.gates import SITE_MARK, SiteMarks
+from furs_jax.networks.network import Network
+from furs_jax.resources import _inner_jaxprs
+
+Layers = frozenset[int]  # numbers of convolutions and dense layers, in order of computation
+
+
+class Shortcut(NamedTuple):
+    """A path around layers, to the sum behind them."""
+
+    past: tuple[int, ...]  # their sites, in order
+    projection: bool  # it leads through a layer of its own
+
+
+class Connections(NamedTuple):
+    """How the layers of sites hang together."""
+
+    shortcuts: tuple[Shortcut, ...]
+    concatenated: tuple[tuple[int, ...], ...]  # sites whose outputs are
+    reads: tuple[tuple[int, ...], ...]  # for each site the sites whose outputs its layer reads
+    branches: bool  # whether layers lie side by side, of whom none reads the other
+
+
+def find_connections(net: Network) -> Connections:
+    """The connections of a network, traced with its initial channels; nothing is computed."""
+    images = jax.ShapeDtypeStruct((1, *net.image_shape), jnp.float32)
+    module, marks = net.module(net.channels), SiteMarks([])
+    variables = jax.eval_shape(module.init, jax.random.key(0), images)
+    traced = jax.make_jaxpr(lambda v, x: module.apply(v, x, marks, train=False))(variables, images)
+    flow = _Flow([], [], {}, [])
+    _follow(traced.jaxpr, [frozenset()] * len(traced.jaxpr.invars), flow)
+    return _connections(flow, len(net.channels))
+
+
+class _Join(NamedTuple):
+    """A sum or a concatenation of what different layers made."""
+
+    sides: tuple[Layers, ...]  # the last layers of each side
+    is_sum: bool
+
+
+class _Flow(NamedTuple):
+    reads: list[Layers]  # of each layer
+    depths: list[int]  # most layers in a row that end with this one
+    owners: dict[int, int]  # site -> its layer
+    joins: list[_Join]
+
+    def add_layer(self, reads: Layers) -> int:
+        self.depths.append(1 + max((self.depths[layer] for layer in reads), default=0))
+        self.reads.append(reads)
+        return len(self.reads) - 1
+
+    def behind(self, layers: Iterable[int]) -> set[int]:
+        """The layers and all that they depend on."""
+        found, left = set(), list(layers)
+        while left:
+            if (layer := left.pop()) not in found:
+                found.add(layer)
+                left += self.reads[layer]
+        return found
+
+
+def _follow(jaxpr: Any, inputs: Sequence[Layers], flow: _Flow) -> list[Layers]:
+    """Follows values through a computation; returns the last layers behind each output."""
+    last = dict(zip(jaxpr.invars, inputs, strict=True))
+
+    def of(variable: Any) -> Layers:
+        return frozenset() if hasattr(variable, "val") else last.get(variable, frozenset())
+
+    for equation in jaxpr.eqns:
+        operands = [of(variable) for variable in equation.invars]
+        merged = frozenset().union(*operands)
+        kind, mark = equation.primitive.name, str(equation.params.get("name", ""))
+        if kind in ("conv_general_dilated", "dot_general"):
+            merged = frozenset([flow.add_layer(merged)])
+        elif kind in ("add", "add_any", "concatenate"):
+            _join(operands, kind != "concatenate", flow)
+        elif mark.startswith(SITE_MARK) and merged:
+            # Behind a sum, the layer that the most layers lead to; its shortcut is older.
+            owner = max(merged, key=flow.depths.__getitem__)
+            flow.owners.setdefault(int(mark.removeprefix(SITE_MARK)), owner)
+        outputs = [merged] * len(equation.outvars)
+        for inner in _inner_jaxprs(equation):
+            same = len(inner.invars) == len(operands)
+            results = _follow(inner, operands if same else [merged] * len(inner.invars), flow)
+            outputs = results if len(results) == len(outputs) else outputs
+        last.update(zip(equation.outvars, outputs, strict=True))
+    return [of(variable) for variable in jaxpr.outvars]
+
+
+def _join(operands: Sequence[Layers], is_sum: bool, flow: _Flow) -> None:
+    """Notes a join of different layers; a value joined with its own part is none."""
+    sides = [side for side in dict.fromkeys(operands) if side]
+    sides = [side for side in sides if not any(side < other for other in sides)]
+    if len(sides) > 1:
+        flow.joins.append(_Join(tuple(sides), is_sum))
+
+
+def _connections(flow: _Flow, sites: int) -> Connections:
+    site_of = {layer: site for site, layer in flow.owners.items()}
+
+    def known(layers: Iterable[int]) -> tuple[int, ...]:
+        return tuple(site_of[layer] for layer in sorted(layers) if layer in site_of)
+
+    shortcuts, concatenated, branches = [], [], False
+    for join in flow.joins:
+        if not join.is_sum:
+            concatenated.append(known(frozenset().union(*join.sides)))
+        for one, other in itertools.combinations(map(flow.behind, join.sides), 2):
+            short, long = sorted((one - other, other - one), key=lambda own: (known(own), len(own)))
+            branches |= bool(known(short))
+            if join.is_sum and known(long) and not known(short) and len(short) < 2:
+                shortcuts.append(Shortcut(known(long), bool(short)))
+    reads = [
+        known(flow.reads[flow.owners[site]]) if site in flow.owners else () for site in range(sites)
+    ]
+    unique = {sites for sites in concatenated if len(sites) > 1}
+    return Connections(tuple(shortcuts), tuple(sorted(unique)), tuple(reads), branches)
