@@ -21,6 +21,7 @@ import cv2
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
+from furs_jax.cores import usable_cores
 from furs_jax.data import Reading, load_images, training_batches
 
 SIZE, BATCH = 224, 128
@@ -76,7 +77,7 @@ def main(folder: str, workers: int, repeats: int, count: int) -> None:
     for seed in range(repeats):
         for name, pipeline in pipelines.items():
             found[name].append(images_per_second(pipeline(seed), count))
-    print(f"{workers} workers, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    print(f"{workers} workers, {usable_cores()} cores, load {os.getloadavg()[0]:.1f}")
     for name, rates in found.items():
         ratios = [a / b for a, b in zip(found["furs_jax"], rates, strict=True)]
         print(

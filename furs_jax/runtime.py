@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 
 import jax
 
+from furs_jax.cores import usable_cores
 from furs_jax.errors import ConfigError
 
 _COMPILE_EVENTS = (
@@ -42,7 +43,7 @@ def set_up(cpu_devices: int = 0, batch_sizes: Sequence[int] = ()) -> tuple[jax.D
         with suppress(RuntimeError):
             count = cpu_devices
             if not count:  # with other processes: one for each
-                alone, cores = not jax.distributed.is_initialized(), len(os.sched_getaffinity(0))
+                alone, cores = not jax.distributed.is_initialized(), usable_cores()
                 count = best_cpu_devices(cores, batch_sizes) if alone else 1
             jax.config.update("jax_num_cpu_devices", count)
     devices, local = tuple(jax.devices()), jax.local_device_count()

@@ -17,6 +17,7 @@ from PIL import Image
 from benchmarks.photos import jpeg, make_tree, photo
 from configs import r18
 from furs_jax.bench import input as bench_input
+from furs_jax.cores import usable_cores
 from furs_jax.data import (
     Dataset,
     Reading,
@@ -126,6 +127,37 @@ def test_batches_depend_on_seed_and_step_alone(data, processes):
     assert len(first) == 3
 
 
+READING_PROCESS = """
+import dataclasses, sys
+from furs_jax.data import Reading, load_dataset, training_batches
+if __name__ == "__main__":
+    reading = Reading(16, workers=1, processes=2)
+    split = load_dataset(f"folder:{sys.argv[1]}", 0.25, reading=reading).train
+    batches = training_batches(split, 0, range(10**9), 12)
+    for _ in range(3):  # of both processes
+        next(batches)
+    print("reading", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_reading_processes_end_with_a_killed_parent(tree):
+    """They hold its standard output open, which ends when the last of them does."""
+    with subprocess.Popen(
+        [sys.executable, "-c", READING_PROCESS, tree],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout.readline() == "reading\n"
+        finally:
+            process.kill()
+        process.communicate(timeout=60)
+
+
 def test_hosts_read_disjoint_parts_of_every_batch(data):
     for read in (
         lambda *host: training_batches(numbered(data.train), 0, range(3), 12, *host),
@@ -198,6 +230,30 @@ def test_damaged_images_are_named_or_skipped_and_counted(damaged):
     assert sorted(labels) == sorted(expected)
     weights = np.concatenate([batch["weight"] for batch in evaluation_batches(split, 8)])
     assert np.flatnonzero(weights == 0).tolist() == [place, 21, 22, 23]
+
+
+def test_images_that_can_not_be_read_or_used_say_why(tmp_path):
+    make_tree(tmp_path, 20, 2, (40, 50))
+    images = sorted((tmp_path / "val" / "class_000").iterdir())
+    split = load_dataset(f"folder:{tmp_path}", 0.2, reading=READING).test
+    Image.fromarray(np.full((9, 9), 300, np.int32)).save(images[0], "TIFF")
+    with pytest.raises(DataError, match=r"can't be used \(its int32 values span 300.*; convert it"):
+        list(evaluation_batches(split, 4))
+    images[0].unlink()
+    with pytest.raises(DataError, match=r"can't be read \(No such file.*; look why, remove it"):
+        list(evaluation_batches(split, 4))
+    skipping = dataclasses.replace(split, reading=dataclasses.replace(READING, on_corrupt="skip"))
+    with pytest.warns(UserWarning, match="can't be read .*; skipped"):
+        weights = [batch["weight"] for batch in evaluation_batches(skipping, 4)]
+    assert np.concatenate(weights)[0] == 0
+
+
+def test_cores_are_counted_where_the_system_has_no_affinity(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {1, 4, 7}, raising=False)
+    assert usable_cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
+    assert usable_cores() == os.cpu_count()
+    assert Reading().threads == os.cpu_count()
 
 
 def test_a_set_of_nothing_but_damage_is_refused(tmp_path):

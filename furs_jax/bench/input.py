@@ -2,13 +2,13 @@
 
 import contextlib
 import itertools
-import os
 import pathlib
 import statistics
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from furs_jax.cores import usable_cores
 from furs_jax.data import evaluation_batches, training_batches
 from furs_jax.data.batches import Batch
 from furs_jax.prepare import dataset_of
@@ -47,7 +47,7 @@ def bench(config: Any, workdir: str) -> None:
     header = ("batches", *(field.replace("_", " ") for field in InputRate._fields))
     rows = [(name, *(f"{value:.4g}" for value in rate)) for name, rate in found.items()]
     print(format_table(header, rows))
-    cores, data = len(os.sched_getaffinity(0)), config.data
+    cores, data = usable_cores(), config.data
     print(
         f"{dataset.name}, {'x'.join(map(str, dataset.image_shape))}, training batches of "
         f"{config.train.batch_size}, {cores} cores, data.workers={data.workers}, "

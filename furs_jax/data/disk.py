@@ -2,15 +2,19 @@
 
 import dataclasses
 import math
+import multiprocessing
 import os
+import threading
 import warnings
 from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
 
+from furs_jax.cores import usable_cores
 from furs_jax.data.batches import Batch, Read, Split
-from furs_jax.errors import ConfigError, DataError
+from furs_jax.data.depth import UnsupportedError
+from furs_jax.errors import ConfigError, DataError, MissingExtraError
 
 ON_CORRUPT = ("raise", "skip")
 # Images that a thread reads at a time: few, so that a batch is shared out evenly over threads; more
@@ -56,8 +60,7 @@ class Reading:
     @property
     def threads(self) -> int:
         """Threads that read in each process."""
-        cores = len(os.sched_getaffinity(0))
-        return self.workers or max(cores // max(self.processes, 1), 1)
+        return self.workers or max(usable_cores() // max(self.processes, 1), 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,14 +131,19 @@ class DiskSplit:
             return random_box(rng, height, width, self.reading.min_scale)
 
         number = int(self.numbers[place])
-        data = self.records.read(number)
         try:
-            decode_crop(data, choose, out)
-        except ValueError as error:
-            report = f"{self.records.name(number)} is no image or damaged ({error})"
+            decode_crop(self.records.read(number), choose, out)
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError):
+                report, remedy = f"can't be read ({error.strerror or error})", "look why"
+            elif isinstance(error, UnsupportedError):
+                report, remedy = f"can't be used ({error})", "convert it"
+            else:
+                report, remedy = f"is no image or damaged ({error})", "fetch it again"
+            report = f"{self.records.name(number)} {report}"
             if self.reading.on_corrupt == "raise":
                 raise DataError(
-                    f"{report}; fetch it again, remove it, or skip such images by "
+                    f"{report}; {remedy}, remove it, or skip such images by "
                     "--config.data.on_corrupt=skip"
                 ) from error
             warnings.warn(f"{report}; skipped", stacklevel=1)  # shown once for each image
@@ -162,7 +170,9 @@ class DiskSplit:
             if not flags.FLAGS.is_parsed():  # in a notebook or test; Grain's processes read flags
                 flags.FLAGS.mark_as_parsed()
             each = max(ahead // reading.processes, 1)
-            dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(reading.processes, each))
+            dataset = dataset.mp_prefetch(
+                grain.MultiprocessingOptions(reading.processes, each), _end_with_parent
+            )
         chunks = iter(dataset)
         try:
             for _ in steps:
@@ -175,20 +185,35 @@ class DiskSplit:
 AnySplit = Split | DiskSplit
 
 
+def _end_with_parent(index: int, count: int) -> None:
+    """Ends this reading process when the one that started it is gone, even by SIGKILL.
+
+    Grain's processes look only for a word of it, which a killed one can't give. Linux's
+    PR_SET_PDEATHSIG would not do: it goes by the thread that started this process, which ends
+    early.
+    """
+    del index, count
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)  # other threads may wait for ever
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def split_on_disk(records: Records, labels: np.ndarray, reading: Reading) -> DiskSplit:
     """All records as a split.
 
     Raises:
-      DataError: what reads them is not installed.
+      MissingExtraError: what reads them is not installed.
     """
     try:
         import grain
 
         from furs_jax.data import decode
     except ImportError as error:
-        raise DataError(
-            f"{error}; install what reads images from disk: pip install furs_jax[images]"
-        ) from error
+        raise MissingExtraError("images on disk", error.name, "images") from error
     del grain, decode
     return DiskSplit(records, np.arange(len(labels)), labels, reading)
 
