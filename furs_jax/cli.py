@@ -124,7 +124,7 @@ def load(config_file: str, overrides: dict[str, str]) -> ml_collections.ConfigDi
     module = load_module(file)
     if not hasattr(module, "get_config"):
         raise ConfigError(f"config file {file} has no function get_config()")
-    config = _call(file, module.get_config, *([] if argument is None else [argument]))
+    config = call(file, module.get_config, *([] if argument is None else [argument]))
     if not isinstance(config, ml_collections.ConfigDict):
         raise ConfigError(f"get_config() of {file} returns no ConfigDict")
     try:
@@ -162,12 +162,12 @@ def load_module(file: pathlib.Path) -> Any:
         sys.path.append(str(paths.PROJECT))
     loader = importlib.machinery.SourceFileLoader("furs_config", str(file))
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
-    _call(file, loader.exec_module, module)
+    call(file, loader.exec_module, module)
     return module
 
 
-def _call(file: pathlib.Path, function: Callable, *arguments: Any) -> Any:
-    """A config file's own code, whose errors are the user's to mend."""
+def call(file: pathlib.Path, function: Callable, *arguments: Any) -> Any:
+    """Runs a config file's own code; an error of it becomes a ConfigError that names the file."""
     try:
         return function(*arguments)
     except Exception as error:

@@ -27,17 +27,12 @@ from furs_jax.fur_steps import (
     make_dropout_step,
     make_fisher_step,
 )
-from furs_jax.gates import NOISES
 from furs_jax.networks import Network
+from furs_jax.options import AUTO, MAX_RATE, METRICS, check_option
 from furs_jax.reallocate import choose_sites
 from furs_jax.resources import marginal_macs, peak_bytes
 from furs_jax.step import Batch, Variables, data_parallel, shard
 
-METHODS = ("dropout", "fisher")
-FISHER_LABELS = ("empirical", "sampled")
-METRICS = ("loss", "accuracy")
-MAX_RATE = 0.5
-AUTO = "auto"
 # Draws of one pass over the images: more are made in several passes, so that memory stays the same.
 _DRAWS_PER_PASS = 5
 # XLA keeps more alive than the trace's own order would: on CPU up to 1.7 times as much.
@@ -63,26 +58,10 @@ class Estimator(NamedTuple):
 
     def check(self) -> None:
         """Raises ConfigError where an option can't work."""
-        for option, value, known in (
-            ("method", self.method, METHODS),
-            ("metric", self.metric, METRICS),
-            ("noise", self.noise, NOISES),
-            ("fisher_labels", self.fisher_labels, FISHER_LABELS),
-        ):
-            if value not in known:
-                raise ConfigError(f"furs.{option}={value!r} must be one of {', '.join(known)}")
+        for field, value in self._asdict().items():
+            check_option(f"furs.{field}", value)
         if self.method == "fisher" and self.metric != "loss":
             raise ConfigError("furs.method=fisher knows the loss only; give furs.metric=loss")
-        if not 0 < self.base_drop_rate <= MAX_RATE:
-            raise ConfigError(
-                f"furs.base_drop_rate={self.base_drop_rate:g} must be in (0, {MAX_RATE}]"
-            )
-        if self.draws != AUTO and (not isinstance(self.draws, int) or self.draws < 1):
-            raise ConfigError(f"furs.draws={self.draws!r} must be at least 1, or {AUTO}")
-        if self.max_draws < 1:
-            raise ConfigError(f"furs.max_draws={self.max_draws} must be at least 1")
-        if not self.memory_gib > 0:
-            raise ConfigError(f"furs.memory_gib={self.memory_gib:g} must be above 0")
 
     @property
     def passes(self) -> tuple[int, int]:

@@ -12,8 +12,6 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-NOISES = ("bernoulli", "gaussian")
-
 
 class FanOut(NamedTuple):
     """Gates of which each belongs to copies of the batch that branch off at its site.

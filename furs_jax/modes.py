@@ -10,13 +10,14 @@ import jax
 import ml_collections
 import numpy as np
 
-from furs_jax import hosts
+from furs_jax import hosts, paths
 from furs_jax.distill import load_network
 from furs_jax.errors import ConfigError, DataError
 from furs_jax.final import train_seeds
-from furs_jax.furs import AUTO, what_draws_bought
+from furs_jax.furs import what_draws_bought
 from furs_jax.measure import make_task_estimate, search_batches
 from furs_jax.networks import get_network
+from furs_jax.options import AUTO, check_option
 from furs_jax.prepare import Prepared, given_channels, prepare
 from furs_jax.report.statistics import Interval
 from furs_jax.report.tables import format_table, furs_table, network_table
@@ -48,8 +49,7 @@ def run(
         "furs": measure,
         "describe": describe,
     }
-    if config.mode not in modes:
-        raise ConfigError(f"mode={config.mode!r} must be one of {', '.join(modes)}")
+    check_option("mode", config.mode)
     if workdir is None and config.mode in ("search", "train"):
         raise ConfigError("give the run's folder, as in --workdir=runs/digits")
     return modes[config.mode](config, workdir)
@@ -141,7 +141,7 @@ def _checkpoint(
 
 def _write(workdir: str | None, name: str, record: Record) -> Record:
     if workdir is not None and hosts.is_first():
-        folder = pathlib.Path(workdir).expanduser()
+        folder = pathlib.Path(paths.resolve(workdir, "workdir="))
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / name, record)
     return json.loads(json.dumps(record))

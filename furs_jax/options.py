@@ -17,6 +17,12 @@ import ml_collections
 from furs_jax import paths
 from furs_jax.errors import ConfigError
 
+AUTO = "auto"
+MAX_RATE = 0.5  # of dropping a channel
+MAX_WIDTH = 64  # of networks, times the usual one
+METRICS = ("loss", "accuracy")
+PADDINGS = ("max", "local")
+
 
 class Kind(Protocol):
     """The values of an option; `str` of it completes "must be ..."."""
@@ -179,7 +185,7 @@ _FRACTION = Number(0, 1, above=True, below=True)
 _SHARE = Number(0, 1, above=True)  # of a whole that may be taken all
 _RATE = Number(0, 1, below=True)
 _LARGEST = 3.4e38  # of float32
-_WIDTH = Number(1 / 64, 64)
+_WIDTH = Number(1 / 64, MAX_WIDTH)
 
 
 def _training(prefix: str) -> dict[str, Kind]:
@@ -211,7 +217,7 @@ OPTIONS: dict[str, Kind] = {
     "channels": Either(Widths()),
     "channels_from": Either(Path()),
     "init_from": Either(Path()),
-    "padding": Choice(("max", "local")),
+    "padding": Choice(PADDINGS),
     "dtype": Choice(("auto", "float32", "bfloat16")),
     "cpu_devices": whole(0, 1024),
     "eval_batch_size": _COUNT,
@@ -232,9 +238,9 @@ OPTIONS: dict[str, Kind] = {
     "data.on_corrupt": Choice(("raise", "skip")),
     **_training("train"),
     "furs.method": Choice(("dropout", "fisher")),
-    "furs.metric": Choice(("loss", "accuracy")),
-    "furs.base_drop_rate": Number(0, 0.5, above=True),
-    "furs.draws": Either(whole(1, MANY), "auto"),
+    "furs.metric": Choice(METRICS),
+    "furs.base_drop_rate": Number(0, MAX_RATE, above=True),
+    "furs.draws": Either(whole(1, MANY), AUTO),
     "furs.max_draws": _COUNT,
     "furs.noise": Choice(("bernoulli", "gaussian")),
     "furs.variance_reduction": Switch(),

@@ -14,14 +14,14 @@ from furs_jax.errors import BudgetError, ConfigError
 from furs_jax.furs import Estimator
 from furs_jax.inherit import free_axes
 from furs_jax.networks import Network, get_network
-from furs_jax.reallocate import DIRECTIONS, TOLERANCE, fit_to_budget
+from furs_jax.options import MAX_WIDTH, check
+from furs_jax.reallocate import TOLERANCE, fit_to_budget
 from furs_jax.recipe import Recipe
 from furs_jax.runtime import resolve_dtype, set_up
 from furs_jax.step import check_batch_size
 from furs_jax.train import Task
 from furs_jax.workdir import read_json
 
-SELECTIONS = ("last", "best")
 AS_GIVEN = ("train", "evaluate", "furs")  # modes without a budget
 
 
@@ -171,6 +171,11 @@ def _widest_within(build, budget: int) -> Network:
     high = 2 * low
     while fits(high):
         low, high = high, 2 * high
+        if high > 1024 * MAX_WIDTH:
+            raise BudgetError(
+                f"flops_budget={budget:,} MACs is more than {build(1.0).name} {MAX_WIDTH} times as "
+                "wide needs; give less, or a larger network"
+            )
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
@@ -178,33 +183,13 @@ def _widest_within(build, budget: int) -> Network:
 
 
 def check_options(config: ml_collections.ConfigDict) -> None:
+    """Raises ConfigError where an option can't have its value, alone or beside another."""
+    check(config)
     if config.flops_budget is not None and config.width_multiplier != 1.0:
         raise ConfigError(
             "flops_budget sets the width of the original network, so width_multiplier must stay 1"
         )
     estimator_of(config.furs).check()
-    if config.search.select not in SELECTIONS:
-        raise ConfigError(f"search.select={config.search.select!r} must be one of {SELECTIONS}")
-    if config.reallocate.direction not in DIRECTIONS:
-        raise ConfigError(
-            f"reallocate.direction={config.reallocate.direction!r} must be one of {DIRECTIONS}"
-        )
-    if not 0 <= config.kd.alpha <= 1 or not config.kd.temperature > 0:
-        raise ConfigError("kd.alpha must be in [0, 1] and kd.temperature above 0")
-    for option, value, lowest in (
-        ("search.rounds", config.search.rounds, 1),
-        ("search.patience", config.search.patience, 0),
-        ("final.seeds", config.final.seeds, 1),
-        ("furs.images", config.furs.images, 0),
-        ("furs.every_epochs", config.furs.every_epochs, 0),
-        ("reallocate.num_layers", config.reallocate.num_layers, 0),
-        ("reallocate.min_channels", config.reallocate.min_channels, 1),
-        ("reallocate.channel_multiple", config.reallocate.channel_multiple, 1),
-        ("reallocate.step", config.reallocate.step, 0),
-        ("width_multiplier", config.width_multiplier, 1 / 64),
-    ):
-        if value < lowest:
-            raise ConfigError(f"{option}={value} must be at least {lowest:g}")
 
 
 def final_split(config: ml_collections.ConfigDict, dataset: Dataset) -> AnySplit:

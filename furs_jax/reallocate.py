@@ -20,8 +20,6 @@ _MOST = 2**53  # MACs; doubles count no further
 _REACH = 0.25  # share of its width that a site may move by to use up the budget; or two units
 _SHORTLIST = 256  # changes whose MACs are computed exactly, the most promising of their kind
 
-DIRECTIONS = ("fur", "random", "reversed")
-
 
 def choose_sites(furs: Sequence[float], num_layers: int) -> tuple[list[int], list[int]]:
     """The sites to widen (highest FUR first) and to narrow (lowest first).

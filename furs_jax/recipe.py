@@ -11,6 +11,8 @@ import optax
 from furs_jax.data import AnySplit, Split
 from furs_jax.errors import ConfigError
 
+_MOST_STEPS = 2**31 - 1  # they are counted in 32 bits
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -41,8 +43,6 @@ class Recipe:
 
     def check(self, option: str, split: AnySplit) -> None:
         """Raises ConfigError where the recipe can't train on `split`; `option` names it."""
-        if self.epochs < 1:
-            raise ConfigError(f"{option}.epochs={self.epochs} must be at least 1")
         if self.batch_size > len(split.labels):
             raise ConfigError(
                 f"{option}.batch_size={self.batch_size} is more than the {len(split.labels)} "
@@ -53,11 +53,21 @@ class Recipe:
                 f"{option}.crop_margin={self.crop_margin} must be 0 for images on disk: they get "
                 "random resized crops (data.min_scale)"
             )
-        if not 0 <= self.dropout < 1 or not 0 <= self.label_smoothing < 1:
-            raise ConfigError(f"{option}.dropout and .label_smoothing must be in [0, 1)")
-        if not self.learning_rate > 0 or not 0 <= self.warmup_epochs < self.epochs:
+        side = min(split.image_shape[:2])
+        if self.crop_margin >= side:
             raise ConfigError(
-                f"{option}.learning_rate must be above 0 and .warmup_epochs in [0, epochs)"
+                f"{option}.crop_margin={self.crop_margin} must be below the images' {side} pixels, "
+                "or a crop may hold nothing of them"
+            )
+        if self.warmup_epochs >= self.epochs:
+            raise ConfigError(
+                f"{option}.warmup_epochs={self.warmup_epochs:g} must be below {option}.epochs="
+                f"{self.epochs}"
+            )
+        steps = self.epochs * (len(split.labels) // self.batch_size)
+        if steps > _MOST_STEPS:
+            raise ConfigError(
+                f"{option}.epochs={self.epochs} are {steps:,} steps, more than {_MOST_STEPS:,}"
             )
 
 

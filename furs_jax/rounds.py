@@ -11,10 +11,11 @@ from furs_jax import hosts
 from furs_jax.checkpoint import Checkpoints
 from furs_jax.data import AnySplit
 from furs_jax.data.batches import steps_per_epoch
-from furs_jax.furs import AUTO, sure, what_draws_bought
+from furs_jax.furs import sure, what_draws_bought
 from furs_jax.inherit import channel_importance, free_axes, inherit, least_important_first
 from furs_jax.measure import make_task_estimate, search_batches
 from furs_jax.networks import Network
+from furs_jax.options import AUTO
 from furs_jax.prepare import first_recipe, recipe_of, warm_recipe
 from furs_jax.reallocate import choose_sites, directed, reallocate
 from furs_jax.recipe import Recipe

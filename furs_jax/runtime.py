@@ -10,13 +10,13 @@ import jax
 
 from furs_jax.cores import usable_cores
 from furs_jax.errors import ConfigError
+from furs_jax.options import check_option
 
 _COMPILE_EVENTS = (
     "/jax/core/compile/jaxpr_trace_duration",
     "/jax/core/compile/jaxpr_to_mlir_module_duration",
     "/jax/core/compile/backend_compile_duration",
 )
-DTYPES = ("auto", "float32", "bfloat16")
 
 
 def set_up(cpu_devices: int = 0, batch_sizes: Sequence[int] = ()) -> tuple[jax.Device, ...]:
@@ -31,8 +31,7 @@ def set_up(cpu_devices: int = 0, batch_sizes: Sequence[int] = ()) -> tuple[jax.D
     Raises:
       ConfigError: the number is negative, or JAX has started with another number.
     """
-    if cpu_devices < 0:
-        raise ConfigError(f"cpu_devices={cpu_devices} must be 0 (automatic) or more")
+    check_option("cpu_devices", cpu_devices)
     # Programs change with the channels every round, but not between runs.
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
@@ -83,8 +82,7 @@ def resolve_dtype(name: str) -> str:
     Raises:
       ConfigError: unknown name.
     """
-    if name not in DTYPES:
-        raise ConfigError(f"dtype={name!r} must be one of {', '.join(DTYPES)}")
+    check_option("dtype", name)
     if name != "auto":
         return name
     return "float32" if jax.default_backend() == "cpu" else "bfloat16"

@@ -12,6 +12,7 @@ from furs_jax import hosts
 from furs_jax.errors import WorkdirError
 from furs_jax.final import compare
 from furs_jax.networks.recorded import record_network
+from furs_jax.options import resolve_paths
 from furs_jax.prepare import AS_GIVEN, prepare
 from furs_jax.report.console import Console
 from furs_jax.report.tables import result_table
@@ -66,6 +67,7 @@ def run_in_folder(
       work: what to do, resumable.
       table: how a result is printed.
     """
+    config = resolve_paths(config)
     folder = Workdir(workdir, _as_json(config))
     console = Console(quiet or not hosts.is_first())
     try:

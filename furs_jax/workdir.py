@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from furs_jax import hosts
+from furs_jax import hosts, options, paths
 from furs_jax.errors import WorkdirBusyError, WorkdirError
 
 Record = dict[str, Any]
@@ -50,7 +50,7 @@ class Workdir:
             another process uses it.
         """
         self._lock_file = None
-        self.path = pathlib.Path(path).expanduser().absolute()
+        self.path = pathlib.Path(paths.resolve(path, "workdir="))
         self.result = self.path / "result.json"
         self.checkpoints = self.path / "checkpoints"
         self.config = self.path / "config.json"
@@ -202,4 +202,11 @@ def _differences(stored: Any, given: Any, prefix: str = "config") -> list[str]:
                 stored.get(key, missing), given.get(key, missing), f"{prefix}.{key}"
             )
         ]
-    return [] if stored == given else [f"{prefix} ({stored} there, {given} here)"]
+    option = prefix.removeprefix("config.")
+    if stored == given or (options.is_path(option) and _same_path(stored, given)):
+        return []
+    return [f"{prefix} ({stored} there, {given} here)"]
+
+
+def _same_path(stored: Any, given: Any) -> bool:
+    return isinstance(stored, str) and isinstance(given, str) and paths.same(stored, given)

@@ -16,7 +16,7 @@ WORKDIR/SETTING.log.
 """
 
 import argparse
-import importlib.util
+import hashlib
 import itertools
 import json
 import os
@@ -33,17 +33,17 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, NoReturn
 
-from absl import flags
-from ml_collections import config_flags
-
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # configs and furs_jax, as python -m has it in the project's folder
 
-from furs_jax import cli  # noqa: E402
+from furs_jax import cli, paths  # noqa: E402
 from furs_jax.errors import ConfigError, FursError, WorkdirBusyError  # noqa: E402
+from furs_jax.options import OPTIONS, flat, is_path, nearest  # noqa: E402
 from furs_jax.workdir import Workdir  # noqa: E402
 
 POLL_SECONDS = 2.0
+# Letters of a value and of a folder's name; file systems take 143 at least, and ".log" is behind.
+_LONGEST_VALUE, _LONGEST_NAME = 40, 120
 
 
 class Setting(NamedTuple):
@@ -108,43 +108,77 @@ def split_values(text: str) -> list[str]:
 
 
 def config_sweep(path: str) -> list[dict[str, Any]]:
-    """What the config file's sweep() yields; nothing where it has none."""
-    file = path.partition(":")[0]
-    if not os.path.isfile(file):
-        raise ConfigError(f"there is no config file {path}")
-    spec = importlib.util.spec_from_file_location("swept_config", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return list(module.sweep()) if hasattr(module, "sweep") else []
+    """What the config file's sweep() yields; nothing where it has none.
+
+    Raises:
+      ConfigError: there is no such file, or it fails or yields something else.
+    """
+    file, _ = cli.find_config(path)
+    module = cli.load_module(file)
+    if not hasattr(module, "sweep"):
+        return []
+    generated = cli.call(file, lambda: list(module.sweep()))
+    if not all(isinstance(overrides, dict) for overrides in generated):
+        raise ConfigError(f"sweep() of {file} must yield dictionaries, as in {{'seed': 1}}")
+    return generated
 
 
-def resolve_config(path: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """The config of `path` with overrides like "--config.seed=1"; a mistake ends in one line."""
-    arguments = ["sweep", f"--config={path}", *overrides]
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
-    cli.parse(arguments, values)
-    return json.loads(values["config"].value.to_json_best_effort())
+def folder_name(swept: dict[str, str]) -> str:
+    """The name of a setting's folder, as in "seed=1,width_multiplier=0.5"; no other has it.
+
+    Values that are long or hold letters that don't belong in a name are shortened; what was left
+    out is in the digest behind "~".
+    """
+    parts = (f"{option}={_short(text, _LONGEST_VALUE)}" for option, text in swept.items())
+    name = ",".join(parts)
+    if len(name) <= _LONGEST_NAME:
+        return name
+    return f"{name[:_LONGEST_NAME]}~{_digest(repr(swept))}"
+
+
+def _short(text: str, longest: int) -> str:
+    plain = re.sub(r"[^A-Za-z0-9_.,+-]", "_", text)
+    # Commas are between settings, too.
+    if plain == text and "," not in text and len(text) <= longest:
+        return text
+    return f"{plain[:longest]}~{_digest(text)}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:8]
 
 
 def plan(options: argparse.Namespace) -> list[Setting]:
     """All settings, checked.
 
     Raises:
-      ConfigError: two settings have the same name, or there are none.
+      ConfigError: two settings are the same, there are none, or an option can't have its value.
     """
     settings = {}
-    workdir = pathlib.Path(options.workdir).expanduser().absolute()
+    workdir = pathlib.Path(options.workdir)
+    file, argument = cli.find_config(options.config)
+    # Runs may be started from elsewhere, but one of the project is where it is, in any copy.
+    if pathlib.Path.cwd() == ROOT and file.is_relative_to(ROOT):
+        file = file.relative_to(ROOT)
+    config_file = str(file) if argument is None else f"{file}:{argument}"
     for swept in combinations(config_sweep(options.config), options.grid):
-        name = ",".join(f"{key}={value}" for key, value in swept.items())
-        name = re.sub(r"[^\w.,=+-]", "_", name)
-        if name in settings:
-            raise ConfigError(f"two settings of the sweep are {name}")
-        overrides = options.overrides + [f"--config.{key}={value}" for key, value in swept.items()]
-        config = resolve_config(options.config, overrides)
+        name = folder_name(swept)
+        overrides = options.overrides | swept
+        config = cli.load(options.config, overrides)
+        as_json = json.loads(config.to_json_best_effort())
+        for other in settings.values():
+            if other.config == as_json:
+                same = name if name == other.name else f"{other.name} and {name}"
+                raise ConfigError(f"two settings of the sweep are the same: {same}")
+        values = dict(flat(config))
+        texts = {key: values[key] if is_path(key) else text for key, text in overrides.items()}
         folder = workdir / name
-        arguments = (f"--config={options.config}", *overrides, f"--workdir={folder}")
-        settings[name] = Setting(name, arguments, folder, config)
+        arguments = (
+            f"--config={config_file}",
+            *(f"--config.{key}={text}" for key, text in texts.items()),
+            f"--workdir={folder}",
+        )
+        settings[name] = Setting(name, arguments, folder, as_json)
     return list(settings.values())
 
 
@@ -208,7 +242,7 @@ class LocalRunner:
         setting.log.parent.mkdir(parents=True, exist_ok=True)
         with open(setting.log, "a") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "furs_jax.main", *setting.arguments],
+                [sys.executable, "-P", "-m", "furs_jax.main", *setting.arguments],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**environment, "PYTHONPATH": _with_root(environment.get("PYTHONPATH"))},
@@ -235,7 +269,8 @@ def _last_line(log: pathlib.Path) -> str:
 def slurm_command(setting: Setting, options: Sequence[str]) -> list[str]:
     """Submits one setting; a second job of the same name waits for the first, then has no work."""
     name = f"{setting.workdir.parent.name}/{setting.name}"
-    named = [f"--job-name={name}", "--dependency=singleton", f"--output={setting.log}"]
+    log = str(setting.log).replace("%", "%%")  # or Slurm puts the job's number there, say
+    named = [f"--job-name={name}", "--dependency=singleton", f"--output={log}"]
     return ["sbatch", *named, *options, "launch/slurm.sbatch", *setting.arguments]
 
 
@@ -243,7 +278,10 @@ def sky_command(setting: Setting, options: Sequence[str]) -> list[str]:
     """Submits one setting as a managed job, whose folder lies below /runs in the bucket."""
     sweep = setting.workdir.parent.name
     name = re.sub(r"[^a-z0-9]+", "-", f"{sweep}-{setting.name}".lower()).strip("-")
-    arguments = [*setting.arguments[:-1], f"--workdir=/runs/{sweep}/{setting.name}"]
+    # The project's files are where the job runs; the rest has to be in the bucket.
+    here = re.compile(rf"(?<=[=:]){re.escape(str(ROOT))}/")
+    given = [here.sub("", argument, count=1) for argument in setting.arguments[:-1]]
+    arguments = [*given, f"--workdir=/runs/{sweep}/{setting.name}"]
     submit = ["sky", "jobs", "launch", "--yes", "--detach-run", "--name", name]
     return [*submit, "--env", f"ARGUMENTS={shlex.join(arguments)}", *options, "launch/sky.yaml"]
 
@@ -303,24 +341,35 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     for name in ("slurm", "sky"):
         text = f"submit to {name}, as in --{name}='OPTIONS OF ITS COMMAND'"
         how.add_argument(f"--{name}", nargs="?", const="", metavar="OPTIONS", help=text)
-    options, rest = parser.parse_known_args(arguments)
-    options.grid, options.overrides = {}, []
-    for argument in rest:
-        key, equals, value = argument.partition("=")
-        if key.startswith("--sweep.") and equals:
-            options.grid[key.removeprefix("--sweep.")] = split_values(value)
-        elif key.startswith("--config."):
-            options.overrides.append(argument)
-        else:
-            parser.error(f"{argument!r} is no option; options look like --sweep.seed=0,1")
-    if options.parallel < 1:
-        parser.error(f"--parallel={options.parallel} must be at least 1")
+    try:
+        rest, overrides = cli.split_overrides(arguments)
+        rest, swept = cli.split_overrides(rest, "sweep")
+        options, rest = parser.parse_known_args(rest)
+        options.workdir = paths.resolve(options.workdir, "--workdir=")
+    except ConfigError as error:
+        parser.error(str(error))
+    if rest:
+        parser.error(f"{rest[0]!r} is no option; {_meant(rest[0])}")
+    options.overrides = overrides
+    options.grid = {option: split_values(text) for option, text in swept.items()}
+    if not 1 <= options.parallel <= 1024:
+        parser.error(f"--parallel={options.parallel} must be at least 1 and at most 1024")
     return options
+
+
+def _meant(argument: str) -> str:
+    """Which option a wrong one may stand for."""
+    own = ("workdir", "parallel", "print", "gather", "slurm", "sky")
+    known = [*own, *(f"{word}.{option}" for option in OPTIONS for word in ("sweep", "config"))]
+    near = nearest(argument.partition("=")[0].lstrip("-"), known)
+    if not near:
+        return "options look like --sweep.seed=0,1"
+    return f"did you mean {' or '.join(f'--{name}' for name in near)}?"
 
 
 def main(arguments: Sequence[str]) -> None:
     options = parse(arguments)
-    output = pathlib.Path(options.workdir).expanduser().absolute() / "report"
+    output = pathlib.Path(options.workdir) / "report"
     try:
         settings = plan(options)
         states = {setting.name: setting.state() for setting in settings}
@@ -329,15 +378,16 @@ def main(arguments: Sequence[str]) -> None:
             return gather(settings, output)
         print(f"{len(settings)} settings, {len(settings) - len(todo)} finished", file=sys.stderr)
         if options.print:
+            script = os.path.relpath(ROOT / "launch" / "run.sh")
             for setting in todo:
-                print(shlex.join(["bash", "launch/run.sh", *setting.arguments]))
+                print(shlex.join(["bash", script, *setting.arguments]))
             return None
         if options.slurm is not None or options.sky is not None:
             return submit([s for s in todo if states[s.name] != "running"], options)
         failed = LocalRunner(options.parallel).run(todo)
         gather(settings, output)
     except FursError as error:
-        sys.exit(f"furs_jax: {error}")
+        sys.exit(f"furs_jax: {cli.one_line(error)}")
     except KeyboardInterrupt:
         sys.exit("furs_jax: interrupted; the same command goes on with the sweep")
     if failed:

@@ -96,11 +96,19 @@ def test_the_split_is_seeded_and_can_be_the_last_images(idx):
     ("options", "error", "message"),
     [
         ({"name": "imagenet"}, DataError, "config.data.name can be digits; idx:DIR"),
-        ({"name": "digits", "search_fraction": 1.5}, ConfigError, "between 0 and 1"),
+        (
+            {"name": "digits", "search_fraction": 1.5},
+            ConfigError,
+            "search_fraction=1.5 must be a number above 0",
+        ),
         ({"name": "digits", "search_fraction": 0.001}, DataError, "can't hold every class"),
         ({"name": "digits", "search_split": "first"}, ConfigError, "search_split"),
         ({"name": "digits", "pool": 3}, ConfigError, "data.pool=3 must divide the images' 8x8"),
-        ({"name": "digits", "pool": 0}, ConfigError, "data.pool=0 must divide"),
+        (
+            {"name": "digits", "pool": 0},
+            ConfigError,
+            "data.pool=0 must be a whole number of at least 1",
+        ),
         ({"name": "random:3x3"}, DataError, "should be like random:32x32x3:100:1024"),
         ({"name": "tfds:cifar11"}, DataError, "no data set 'cifar11'"),
     ],

@@ -30,10 +30,10 @@ from furs_jax.furs import (
 from furs_jax.gates import dropout_gates, gate
 from furs_jax.measure import Reread, make_task_estimate, search_batches
 from furs_jax.networks import Network, get_network
-from furs_jax.networks.blocks import PADDINGS
 from furs_jax.networks.plain import plain
 from furs_jax.networks.pyramidnet import pyramidnet
 from furs_jax.networks.resnet import cifar_resnet, imagenet_resnet
+from furs_jax.options import PADDINGS
 from furs_jax.resources import marginal_macs
 from furs_jax.step import data_parallel
 from furs_jax.train import Task

@@ -287,8 +287,8 @@ def test_site_names_are_the_convolutions_of_the_blocks():
     ("arguments", "message"),
     [
         ({"name": "resnet19"}, "known are resnet8_cifar"),
-        ({"name": "resnet18", "padding": "none"}, "known are max, local"),
-        ({"name": "resnet20_cifar", "width_multiplier": 0.01}, "without channels"),
+        ({"name": "resnet18", "padding": "none"}, "must be one of max, local"),
+        ({"name": "resnet20_cifar", "width_multiplier": 1 / 64}, "without channels"),
     ],
 )
 def test_bad_networks_are_refused(arguments, message):

@@ -140,7 +140,7 @@ def test_a_folder_that_is_no_run_s_is_refused(tmp_path):
     ("changes", "error", "message"),
     [
         ({"network": "vgg"}, ConfigError, "unknown network 'vgg'"),
-        ({"padding": "zero"}, ConfigError, "unknown padding"),
+        ({"padding": "zero"}, ConfigError, "padding=.zero. must be one of max, local"),
         ({"data.name": "cifar"}, DataError, "unknown data set"),
         ({"data.name": "idx:/nowhere"}, DataError, "is missing"),
         ({"train.batch_size": 60}, ConfigError, "train.batch_size=60 .* give 56 or 64"),

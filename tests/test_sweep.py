@@ -1,6 +1,7 @@
 """Sweeps: what is run, resumed, submitted and gathered."""
 
 import csv
+import itertools
 import json
 import os
 import pathlib
@@ -218,6 +219,71 @@ def test_a_config_s_own_sweep_is_run_with_the_command_line_s(tmp_path):
         sweep.plan(options)
 
 
+def planned(tmp_path, *arguments: str) -> list[sweep.Setting]:
+    return sweep.plan(sweep.parse([*OPTIONS, f"--workdir={tmp_path}/w", *arguments]))
+
+
+def test_folders_of_odd_and_long_values_have_names_of_their_own(tmp_path):
+    long = ["(" + ",".join([width] * 108) + ")" for width in ("16", "16", "24")]
+    long[1] = long[1].replace("16)", "17)")  # differs at its end only
+    texts = [*long, "(8,12)", "(8,1,2)", "a/b", "a_b", "../..", "a'b\"c", "a b", "ä", "1,b=2", "1"]
+    for first, second in itertools.product(texts, repeat=2):
+        for swept in ({"channels": first}, {"a": first, "b": second}):
+            name = sweep.folder_name(swept)
+            assert re.fullmatch(r"[A-Za-z0-9_.,=~+-]+", name)
+            assert len(f"{name}.log") <= 143
+    names = {sweep.folder_name({"a": a, "b": b}) for a in texts for b in texts}
+    assert len(names) == len(texts) ** 2
+    assert sweep.folder_name({"a": "1,b=2"}) != sweep.folder_name({"a": "1", "b": "2"})
+    many = {f"an_option_of_a_long_name_{i}": "1" for i in range(9)}
+    assert len(sweep.folder_name(many)) < 143
+    assert sweep.folder_name(many) != sweep.folder_name(many | {"an_option_of_a_long_name_8": "2"})
+
+    vectors = [f"({','.join([width] * 6)})" for width in ("1000", "1001")]
+    first, second = planned(tmp_path, f"--sweep.channels={','.join(vectors)}")
+    assert first.config["channels"] == [1000] * 6
+    assert first.name.startswith("channels=_1000,1000,")
+    assert first.workdir != second.workdir
+
+
+def test_the_same_setting_twice_is_refused(tmp_path):
+    for values in ("0.5,0.5", "0.5,0.50"):
+        with pytest.raises(ConfigError, match="two settings of the sweep are the same"):
+            planned(tmp_path, f"--sweep.width_multiplier={values}")
+
+
+def test_a_sweep_s_paths_are_of_the_folder_that_one_calls_from(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "mine.py").write_text(CONFIG)
+    arguments = ["--config", "mine.py:smoke", "--workdir", "~/s", "--config.init_from", "a b"]
+    options = sweep.parse([*arguments, "--sweep.kd.teacher", "original,t"])
+    settings = sweep.plan(options)
+    assert len(settings) == 4
+    assert (
+        settings[1].workdir == tmp_path / "home/s/width_multiplier=0.5,final.seeds=2,kd.teacher=t"
+    )
+    assert settings[1].arguments == (
+        f"--config={tmp_path}/mine.py:smoke",
+        f"--config.init_from={tmp_path}/a b",
+        "--config.width_multiplier=0.5",
+        "--config.final.seeds=2",
+        f"--config.kd.teacher={tmp_path}/t",
+        f"--workdir={settings[1].workdir}",
+    )
+    assert settings[0].config["kd"]["teacher"] == "original"
+
+
+def test_what_lies_in_the_project_is_given_to_sky_as_there(tmp_path):
+    (setting,) = planned(tmp_path, "--sweep.seed=1", f"--config.init_from={ROOT}/runs/a/c")
+    (setting_elsewhere,) = planned(tmp_path, "--sweep.seed=1", "--config.init_from=/runs/a/c")
+    for one, path in ((setting, "runs/a/c"), (setting_elsewhere, "/runs/a/c")):
+        command_ = sweep.sky_command(one, [])
+        given = shlex.split(command_[command_.index("--env") + 1].removeprefix("ARGUMENTS="))
+        assert given[0] == "--config=configs/digits.py"
+        assert f"--config.init_from={path}" in given
+
+
 def test_values_are_split_outside_brackets():
     assert sweep.split_values("0.5,(1,2),[3,4]") == ["0.5", "(1,2)", "[3,4]"]
 
@@ -270,10 +336,9 @@ def test_sky_gets_a_managed_job_for_each_setting(tmp_path):
     assert re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", call[6])
     assert call[-5:] == ["--env", "BUCKET=mine", "--gpus", "H100:8", "launch/sky.yaml"]
     given = shlex.split(call[call.index("--env") + 1].removeprefix("ARGUMENTS="))
-    assert given[-2:] == [
-        "--config.width_multiplier=0.5",
-        "--workdir=/runs/budgets/width_multiplier=0.5",
-    ]
+    widths = [argument for argument in given if argument.startswith("--config.width_multiplier")]
+    assert widths == ["--config.width_multiplier=0.5"]
+    assert given[-1] == "--workdir=/runs/budgets/width_multiplier=0.5"
 
 
 def test_a_refused_submission_is_one_line(tmp_path):
@@ -291,7 +356,15 @@ def test_a_refused_submission_is_one_line(tmp_path):
         (["--config=configs/digits.py", "--workdir=w", "--sweep.sed=1"], "sed"),
         (["--config=configs/digits.py", "--workdir=w", "--sweep.seed=1,x"], "seed"),
         (["--config=configs/digits.py", "--workdir=w", "--sweep.seed=1,1"], "two settings"),
-        (["--config=configs/digits.py", "--workdir=w", "--seed=1"], "'--seed=1' is no option"),
+        (["--config=configs/digits.py", "--workdir=w", "--sweep.epochs=1"], "config.train.epochs"),
+        (["--config=configs/digits.py", "--workdir=w", "--sweep.seed=1,-1"], "seed=-1 must be"),
+        (["--config=configs/digits.py", "--workdir=gs://w", "--sweep.seed=1"], "mount the bucket"),
+        (["--config=configs/digits.py", "--wokrdir=w", "--workdir=w"], "did you mean --workdir?"),
+        (["--config=configs/digits.py", "--workdir=w", "--sweep.seed"], "needs a value"),
+        (
+            ["--config=configs/digits.py", "--workdir=w", "--seed=1"],
+            "'--seed=1' is no option; did you mean --sweep.seed",
+        ),
         (["--workdir=w"], "--config"),
         (["--config=configs/digits.py", "--workdir=w", "--parallel=0"], "at least 1"),
         (["--config=configs/digits.py", "--workdir=w", "--sweep.seed=1", "--sky"], "not installed"),

@@ -12,9 +12,10 @@ from furs_jax.data import evaluation_batches
 from furs_jax.errors import ConfigError
 from furs_jax.gates import gate
 from furs_jax.networks import get_network
-from furs_jax.networks.blocks import PADDINGS, fit_width
+from furs_jax.networks.blocks import fit_width
 from furs_jax.networks.densenet import DenseNet, densenet
 from furs_jax.networks.resnet import cifar_resnet
+from furs_jax.options import PADDINGS
 from furs_jax.prepare import prepare
 from furs_jax.reallocate import fit_to_budget
 from furs_jax.resources import traced_macs

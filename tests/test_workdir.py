@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from furs_jax.errors import WorkdirBusyError, WorkdirError
+from furs_jax.errors import ConfigError, WorkdirBusyError, WorkdirError
 from furs_jax.workdir import Journal, Workdir, read_json, write_json
 
 
@@ -105,6 +105,27 @@ def test_differences_are_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(WorkdirError, match="is a file"):
         Workdir(tmp_path / "file", config)
+
+
+def test_a_run_that_stored_relative_paths_goes_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    stored = {"init_from": "runs/a/checkpoints/final", "data": {"name": "folder:images"}}
+    folder = Workdir("w", stored)
+    folder.start(stored, {})
+    folder.close()
+    given = {
+        "init_from": f"{tmp_path}/runs/a/checkpoints/final",
+        "data": {"name": f"folder:{tmp_path}/images"},
+    }
+    monkeypatch.chdir("/")
+    with pytest.raises(WorkdirError, match=r"config.init_from \(runs/a/.* there, /.* here\)"):
+        Workdir(tmp_path / "w", given)
+    monkeypatch.chdir(tmp_path)
+    Workdir("w", given).close()
+    with pytest.raises(WorkdirError, match=r"config.data.name \(folder:images there, idx:"):
+        Workdir("w", given | {"data": {"name": f"idx:{tmp_path}/images"}})
+    with pytest.raises(ConfigError, match="workdir=gs://w is an address"):
+        Workdir("gs://w", given)
 
 
 def test_what_does_not_influence_the_result_may_change(tmp_path):

@@ -15,9 +15,10 @@ from scipy import stats
 from furs_jax import report
 from furs_jax.errors import ConfigError, MissingExtraError
 from furs_jax.fur_steps import draw_noise, make_dropout_step, make_fisher_step
-from furs_jax.furs import AUTO, FURs, drop_rates
+from furs_jax.furs import FURs, drop_rates
 from furs_jax.gates import dropout_gates
 from furs_jax.measure import make_task_estimate, search_batches
+from furs_jax.options import AUTO
 from furs_jax.prepare import estimator_of, prepare, recipe_of
 from furs_jax.reallocate import choose_sites
 from furs_jax.report.tables import format_table

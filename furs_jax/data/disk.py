@@ -14,9 +14,9 @@ import numpy as np
 from furs_jax.cores import usable_cores
 from furs_jax.data.batches import Batch, Read, Split
 from furs_jax.data.depth import UnsupportedError
-from furs_jax.errors import ConfigError, DataError, MissingExtraError
+from furs_jax.errors import DataError, MissingExtraError
+from furs_jax.options import check_option
 
-ON_CORRUPT = ("raise", "skip")
 # Images that a thread reads at a time: few, so that a batch is shared out evenly over threads; more
 # than one, so that Grain's own work per element doesn't count.
 _CHUNK = 32
@@ -48,14 +48,8 @@ class Reading:
 
     def check(self) -> None:
         """Raises ConfigError where a field can't work."""
-        if self.on_corrupt not in ON_CORRUPT:
-            raise ConfigError(f"data.on_corrupt={self.on_corrupt!r} must be one of {ON_CORRUPT}")
-        for field, lowest in (("image_size", 1), ("workers", 0), ("processes", 0), ("prefetch", 1)):
-            if getattr(self, field) < lowest:
-                raise ConfigError(f"data.{field}={getattr(self, field)} must be at least {lowest}")
-        for field in ("eval_crop", "min_scale"):
-            if not 0 < getattr(self, field) <= 1:
-                raise ConfigError(f"data.{field}={getattr(self, field):g} must be in (0, 1]")
+        for field, value in dataclasses.asdict(self).items():
+            check_option(f"data.{field}", value)
 
     @property
     def threads(self) -> int:

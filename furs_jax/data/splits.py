@@ -8,8 +8,8 @@ from furs_jax.data.batches import Split
 from furs_jax.data.disk import AnySplit, DiskSplit, Reading
 from furs_jax.data.sources import load_images
 from furs_jax.errors import ConfigError, DataError
+from furs_jax.options import check_option
 
-SEARCH_SPLITS = ("stratified", "last")
 # Of images on disk: the usual figures of ImageNet's red, green and blue, of 1.
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -58,10 +58,10 @@ def load_dataset(
       DataError: see `load_images`, or too few images to split.
       ConfigError: search_fraction or search_split is out of range, or images can't be pooled so.
     """
-    if not 0 < search_fraction < 1:
-        raise ConfigError(f"data.search_fraction={search_fraction:g} must be between 0 and 1")
-    if search_split not in SEARCH_SPLITS:
-        raise ConfigError(f"data.search_split={search_split!r} must be one of {SEARCH_SPLITS}")
+    check_option("data.search_fraction", search_fraction)
+    check_option("data.search_split", search_split)
+    check_option("data.seed", seed)
+    check_option("data.pool", pool)
     if search_split == "last" and name.startswith("folder:"):
         raise ConfigError(
             "a folder's images are in order of their classes, so data.search_split=last would hold "
@@ -83,7 +83,7 @@ def _pooled(split: AnySplit, side: int) -> AnySplit:
     height, width, channels = split.image_shape
     if isinstance(split, DiskSplit):
         raise ConfigError(f"data.pool={side} is for images in memory; give data.image_size")
-    if side < 1 or height % side or width % side:
+    if height % side or width % side:
         raise ConfigError(f"data.pool={side} must divide the images' {height}x{width} pixels")
     squares = split.images.reshape(-1, height // side, side, width // side, side, channels)
     means = np.add.reduce(squares, axis=(2, 4), dtype=np.uint32) / side**2

@@ -6,7 +6,6 @@ from collections.abc import Callable
 import flax.linen as nn
 
 from furs_jax.errors import ConfigError
-from furs_jax.networks.blocks import PADDINGS
 from furs_jax.networks.densenet import densenet
 from furs_jax.networks.mbconv import efficientnet_b0, mnasnet_a1, mnasnet_cifar
 from furs_jax.networks.network import Network
@@ -14,6 +13,7 @@ from furs_jax.networks.plain import plain
 from furs_jax.networks.pyramidnet import pyramidnet
 from furs_jax.networks.resnet import cifar_resnet, imagenet_resnet
 from furs_jax.networks.traced import user_module
+from furs_jax.options import check_option
 
 _CIFAR, _IMAGENET = (32, 32, 3), (224, 224, 3)
 
@@ -65,8 +65,8 @@ def get_network(
       ConfigError: unknown name or padding, a width below one channel, or a module of yours that
         can't be searched.
     """
-    if padding not in PADDINGS:
-        raise ConfigError(f"unknown padding {padding!r}; known are {', '.join(PADDINGS)}")
+    check_option("padding", padding)
+    check_option("width_multiplier", width_multiplier)
     if ":" in name:
         module = user_module(name, num_classes, padding)
         net = Network.from_module(module, image_shape or _IMAGENET, name, num_classes)

@@ -10,8 +10,6 @@ import jax.numpy as jnp
 from furs_jax.gates import Gates, gate, match_streams
 from furs_jax.resources import Layer
 
-PADDINGS = ("max", "local")
-
 
 class Conv(NamedTuple):
     """A convolution without bias, as a network's plan names it."""
