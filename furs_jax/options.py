@@ -284,10 +284,10 @@ def flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
-def check_option(option: str, value: Any) -> None:
-    """Raises ConfigError where the option can't have the value."""
+def check_option(option: str, value: Any, name: str | None = None) -> None:
+    """Raises ConfigError, by `name` or the option's own, where it can't have the value."""
     if not OPTIONS[option].allows(value):
-        raise ConfigError(f"{option}={_short(value)} must be {OPTIONS[option]}")
+        raise ConfigError(f"{name or option}={_short(value)} must be {OPTIONS[option]}")
     if is_path(option) and value is not None:
         _path_kind(option).resolve(value, option)
 

@@ -10,6 +10,7 @@ import optax
 
 from furs_jax.data import AnySplit, Split
 from furs_jax.errors import ConfigError
+from furs_jax.options import check_option
 
 _MOST_STEPS = 2**31 - 1  # they are counted in 32 bits
 
@@ -43,6 +44,8 @@ class Recipe:
 
     def check(self, option: str, split: AnySplit) -> None:
         """Raises ConfigError where the recipe can't train on `split`; `option` names it."""
+        for field, value in dataclasses.asdict(self).items():
+            check_option(f"train.{field}", value, f"{option}.{field}")
         if self.batch_size > len(split.labels):
             raise ConfigError(
                 f"{option}.batch_size={self.batch_size} is more than the {len(split.labels)} "

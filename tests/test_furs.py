@@ -606,7 +606,7 @@ def test_images_are_normalised_once():
         ({"noise": "pink"}, "furs.noise"),
         ({"base_drop_rate": 0.0}, "furs.base_drop_rate"),
         ({"draws": 0}, "furs.draws"),
-        ({"draws": "many"}, "furs.draws='many' must be at least 1, or auto"),
+        ({"draws": "many"}, "furs.draws='many' must be auto or a whole number"),
         ({"max_draws": 0}, "furs.max_draws"),
         ({"memory_gib": 0.0}, "furs.memory_gib"),
     ],

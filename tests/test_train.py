@@ -184,9 +184,13 @@ def test_schedules():
         ({"dropout": 1.0}, "train.dropout"),
         ({"learning_rate": 0.0}, "train.learning_rate"),
         ({"warmup_epochs": 2.0}, "warmup_epochs"),
+        ({"momentum": 1.5}, "train.momentum=1.5"),
+        ({"crop_margin": 8}, "crop_margin=8 must be below the images' 8 pixels"),
+        ({"epochs": 1_000_000, "batch_size": 1}, "are 48,000,000 steps, more than 40,000,000"),
     ],
 )
-def test_bad_recipes_are_refused(tiny, change, message):
+def test_bad_recipes_are_refused(tiny, change, message, monkeypatch):
+    monkeypatch.setattr("furs_jax.recipe._MOST_STEPS", 40_000_000)
     with pytest.raises(ConfigError, match=message):
         dataclasses.replace(RECIPE, **change).check("train", random_task(tiny, 1).dataset.train)
 
