@@ -4,7 +4,7 @@ import functools
 import json
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
@@ -16,9 +16,8 @@ from furs_jax.errors import ConfigError, DataError
 from furs_jax.final import train_seeds
 from furs_jax.furs import what_draws_bought
 from furs_jax.measure import make_task_estimate, search_batches
-from furs_jax.networks import get_network
 from furs_jax.options import AUTO, check_option
-from furs_jax.prepare import Prepared, given_channels, prepare
+from furs_jax.prepare import Prepared, given_channels, initial_network, prepare, start_vector
 from furs_jax.report.statistics import Interval
 from furs_jax.report.tables import format_table, furs_table, network_table
 from furs_jax.run import Record, Run
@@ -116,14 +115,21 @@ def describe(config: ml_collections.ConfigDict, workdir: str | None) -> None:
         net, start = prepared.task.net, prepared.start
         images = f"the images of {config.data.name}"
     except DataError:
-        net = get_network(config.network, config.width_multiplier, padding=config.padding)
-        start, images = None, "its usual images"
+        net, budget = initial_network(config, _UsualImages())
+        start, images = start_vector(config, net, budget), "its usual images"
     channels = given_channels(config, net) or net.channels
     print(network_table(net, channels))
-    if start not in (None, channels):
+    if start != channels:
         widths = " ".join(map(str, start))
         print(f"a search brings that to its budget: {widths}, {net.macs(start):,} MACs")
     print(f"{net.name} for {images}: {'x'.join(map(str, net.image_shape))}")
+
+
+class _UsualImages(NamedTuple):
+    """In place of a data set that is not there: images and classes that a network is known for."""
+
+    image_shape: None = None
+    num_classes: None = None
 
 
 def _checkpoint(

@@ -133,7 +133,8 @@ def initial_network(config: ml_collections.ConfigDict, dataset: Dataset) -> tupl
 
     Without `flops_budget` the budget is what the network of `width_multiplier` costs. With it, the
     original is the widest uniform network within the budget, brought up to it by single channels,
-    so that original and searched spend the same.
+    so that original and searched spend the same. Of the data set only the images' shape and the
+    number of classes are looked at.
     """
 
     def build(width_multiplier: float) -> Network:

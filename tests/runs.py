@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -93,6 +93,22 @@ def fake_run(
     return read_run(path)
 
 
+def fake_training(path: pathlib.Path, init_from: str | None = None, ended: bool = True) -> Run:
+    """A run of mode=train, of the original with one seed, or before that has ended."""
+    run = fake_run(path, rounds=0, trained=0)
+    content = json.loads((path / "config.json").read_text())
+    content["config"] |= {"mode": "train", "init_from": init_from}
+    content["config"]["final"]["seeds"] = 1
+    (path / "config.json").write_text(json.dumps(content))
+    if ended:
+        finals = [{"network": "trained", "seed": 0, "top1": 0.9, "top5": 0.99, "loss": 0.3}]
+        _write_lines(path / "finals.jsonl", finals)
+        entry = {**content["network"]["start"], "seeds": finals}
+        entry |= {key: mean_interval([finals[0][key]]) for key in ("top1", "top5")}
+        (path / "result.json").write_text(json.dumps({"mode": "train", "trained": entry}))
+    return read_run(run.path)
+
+
 def _result(net, vectors: dict[str, list[int]], finals: list[dict]) -> dict:
     result = {"budget": net.macs(net.channels), "method": "network_adjustment"}
     for name, channels in vectors.items():
@@ -111,3 +127,11 @@ def _result(net, vectors: dict[str, list[int]], finals: list[dict]) -> dict:
 
 def _write_lines(path: pathlib.Path, records: list[dict]) -> None:
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def rewrite(run: Run, file: str, change: Callable[[dict], object]) -> Run:
+    """Changes the content of a JSON file of the run, and reads the run again."""
+    content = json.loads((run.path / file).read_text())
+    change(content)
+    (run.path / file).write_text(json.dumps(content))
+    return read_run(run.path)

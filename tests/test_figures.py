@@ -2,19 +2,27 @@
 
 import dataclasses
 import itertools
+import json
 import xml.etree.ElementTree as ElementTree
 
+import flax.linen as nn
 import numpy as np
 import pytest
 from matplotlib.text import Text
 
+from furs_jax.gates import gate, match_streams
 from furs_jax.networks import NETWORKS, Network, get_network
+from furs_jax.networks.blocks import fit_width
+from furs_jax.networks.recorded import read_network, record_network
 from furs_jax.report import compare_furs, draw_accuracy, draw_channels, draw_furs, draw_network
 from furs_jax.report.diagram import network_arcs, network_columns, network_connections
 from furs_jax.report.figures import place_labels
+from furs_jax.report.runs import read_run
 from furs_jax.report.style import NARROWER, NEUTRAL, WIDER, new_figure, short_name
 from furs_jax.resources import Layer
-from tests.runs import RELEASED, fake_run
+from tests.conftest import tiny_densenet, tiny_mbconv
+from tests.own_network import Fork
+from tests.runs import RELEASED, fake_run, rewrite
 
 
 def overlaps(figure, texts=None) -> list[tuple[str, str]]:
@@ -185,3 +193,154 @@ def test_short_names():
     assert short_name("stage2_block1_expand") == "2.1.expand"
     assert short_name("block1_layer12") == "1.12"
     assert short_name("Conv_0") == "Conv.0"
+
+
+def recorded(run, vector_change):
+    """The run with other next vectors: a list for each round."""
+    lines = [{**r, **change} for r, change in zip(run.rounds, vector_change, strict=True)]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (run.path / "rounds.jsonl").write_text(text)
+    return read_run(run.path)
+
+
+def test_sites_that_the_fit_moved_are_not_called_unchanged(tmp_path):
+    run = fake_run(tmp_path / "r", rounds=1)
+    (record,) = run.rounds
+    following = list(record["channels"])
+    rest = [s for s in range(12) if s not in record["increased"] + record["decreased"]]
+    following[rest[0]] += 1
+    following[rest[1]] -= 1
+    run = recorded(run, [{"next_channels": following}])
+    (ax,) = draw_furs(run).axes
+    marked = {c.get_label(): list(c.lines[0].get_xdata()) for c in ax.containers}
+    assert marked == {
+        "chosen to widen": record["increased"],
+        "chosen to narrow": record["decreased"],
+        "wider by the fit to the budget": rest[:1],
+        "narrower by the fit to the budget": rest[1:2],
+        "unchanged": rest[2:],
+    }
+
+
+def test_a_round_that_was_given_up_moves_no_site(tmp_path):
+    """With search.patience the next network is the best round's, changed by that one's FURs."""
+    run = fake_run(tmp_path / "r", rounds=2)
+    run = recorded(run, [{}, {"next_parent": 0}])
+    ax = draw_furs(run).axes[1]
+    assert ax.get_title("left") == "round 2, then back to 1"
+    assert [c.get_label() for c in ax.containers] == ["not used: the search went back"]
+
+
+def test_the_searched_column_is_named_where_it_is_not_the_last(tmp_path):
+    run = fake_run(tmp_path / "r", rounds=3, trained=0)
+    assert draw_channels(run).axes[0].get_xlabel() == "after round"
+    run = rewrite(run, "config.json", lambda c: c["config"]["search"].update(select="best"))
+    assert draw_channels(run).axes[0].get_xlabel() == "after round; searched: after 2"
+
+
+def test_points_lie_at_their_macs(tmp_path):
+    """And are told apart where a run's networks have the same."""
+    run = fake_run(tmp_path / "r", start=[9, 7] * 6)
+    figure = draw_accuracy([run])
+    figure.draw_without_rendering()
+    (ax,) = figure.axes
+    drawn = {}
+    for container in ax.containers:
+        line = container.lines[0]
+        pixels = line.get_transform().transform(line.get_xydata())
+        drawn[container.get_label()] = ax.transData.inverted().transform(pixels)[:, 0]
+    macs = [run.result[name]["macs"] / 1e6 for name in ("original", "start", "searched")]
+    assert list(drawn) == ["original", "start", "Network Adjustment"]
+    assert np.concatenate(list(drawn.values())) == pytest.approx(macs, rel=1e-9)
+    lines = [container.lines[0] for container in ax.containers]
+    sizes = [line.get_markersize() for line in lines]
+    assert sizes == sorted(sizes, reverse=True)  # so that none hides another
+    assert [line.get_zorder() for line in lines] == sorted(line.get_zorder() for line in lines)
+
+
+def test_one_seed_has_no_whisker(tmp_path):
+    ax = draw_accuracy([fake_run(tmp_path / "r", trained=4)]).axes[0]
+    whiskers = {c.get_label(): c.lines[2][0].get_segments() for c in ax.containers}
+    assert np.shape(whiskers["original"]) == (1, 2, 2)
+    assert np.size(whiskers["Network Adjustment"]) == 0
+
+
+def test_a_run_s_network_has_the_run_s_macs(tmp_path):
+    """The notebook's figure counts for the run's images and classes, not for the usual ones."""
+    run = fake_run(tmp_path / "r")
+    title = draw_network(run.network, run.original, run.channels).get_suptitle()
+    sizes = [run.result[name] for name in ("original", "searched")]
+    macs, params = (" → ".join(f"{s[key] / 1e6:.4g}" for s in sizes) for key in ("macs", "params"))
+    assert f"{macs} M multiply-accumulates" in title.replace("\n", " ")
+    assert f"{params} M parameters" in title.replace("\n", " ")
+
+
+def test_what_the_run_does_not_know_is_not_in_the_title(tmp_path):
+    run = fake_run(tmp_path / "r", trained=0)
+    title = draw_network(run.network, run.original, run.channels).get_suptitle()
+    assert "multiply-accumulates" in title.replace("\n", " ")
+    assert "parameters" not in title
+    other = [c + 1 for c in run.channels]
+    assert "multiply" not in draw_network(run.network, run.original, other).get_suptitle()
+
+
+def drawn(net):
+    columns = network_columns(net, net.channels, net.channels)
+    arcs = network_arcs(columns, network_connections(net))
+    names = [c.layer.name for c in columns]
+    title = draw_network(net, net.channels, net.channels).get_suptitle().replace("\n", " ")
+    return [(names[a.first], names[a.last], a.level, a.projection) for a in arcs], title
+
+
+class Residual(nn.Module):
+    """A network of one's own: shortcuts past two layers, past one, and past both of these."""
+
+    channels: tuple[int, ...] = (6, 4, 6, 6)
+    num_classes: int = 10
+    projection: bool = False
+
+    @nn.compact
+    def __call__(self, images, gates=None, train=False):
+        def layer(x, site):
+            x = nn.Conv(self.channels[site], (3, 3))(x)
+            return gate(nn.relu(x), gates, site)
+
+        def add(x, y):  # of unequal widths
+            width = max(x.shape[-1], y.shape[-1])
+            return sum(match_streams(gates, fit_width(x, width), fit_width(y, width)))
+
+        x = layer(images, 0)
+        y = add(nn.Conv(3, (1, 1))(x) if self.projection else x, layer(layer(x, 1), 2))
+        y = add(y, layer(y, 3))
+        x = add(x, y)
+        return nn.Dense(self.num_classes)(x.mean(axis=(1, 2)))
+
+
+def test_the_shortcuts_of_a_network_of_one_s_own_are_where_they_are():
+    arcs, title = drawn(Network.from_module(Residual(), (8, 8, 3)))
+    assert arcs == [
+        ("Conv_1", "Conv_2", 0, False),
+        ("Conv_1", "Conv_3", 1, False),
+        ("Conv_3", "Conv_3", 0, False),
+    ]
+    assert "concatenated" not in title
+    assert "reads all" not in title
+    arcs, _ = drawn(Network.from_module(Residual(projection=True), (8, 8, 3)))
+    assert [arc[3] for arc in arcs].count(True) == 1
+
+
+def test_branches_of_a_network_of_one_s_own_are_told():
+    arcs, title = drawn(Network.from_module(Fork(), (8, 8, 3)))
+    assert arcs == []
+    assert "Conv.1 and Conv.2 are concatenated" in title
+    assert "branches that lie side by side are drawn one after another" in title
+    assert "reads all" not in title
+
+
+def test_a_recorded_network_is_drawn_as_the_network(tmp_path):
+    for net in (Network.from_module(Residual(), (8, 8, 3)), tiny_densenet(), tiny_mbconv()):
+        record = json.loads(json.dumps(record_network(net, net.channels, 10)))
+        read = read_network(record, {})
+        assert drawn(read) == drawn(net)
+        assert read.site_names == net.site_names
+        assert read.macs(net.channels) == net.macs(net.channels)

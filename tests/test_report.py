@@ -1,6 +1,7 @@
 """Tables and intervals, against closed forms."""
 
 import csv
+import io
 import json
 import pathlib
 import re
@@ -18,7 +19,7 @@ from furs_jax.report.runs import read_run
 from furs_jax.report.statistics import Interval, difference_interval, mean_interval
 from furs_jax.report.table4 import comparison, published_table
 from furs_jax.report.tables import format_table, network_table, result_table
-from tests.runs import fake_run
+from tests.runs import fake_run, fake_training, rewrite
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -81,13 +82,14 @@ def test_the_result_says_whether_the_difference_is_noise(tmp_path, half_width, g
     assert "noise" not in result_table(result)
 
 
-def cells(table):
-    return [dict(zip(table[0], row, strict=True)) for row in table[1:]]
+def csv_rows(table):
+    header, *rows = csv.reader(io.StringIO(table.csv()))
+    return [dict(zip(header, row, strict=True)) for row in rows]
 
 
 def test_the_csv_holds_the_result_s_figures(tmp_path):
     run = fake_run(tmp_path / "r")
-    rows = cells(list(csv.reader(comparison([run]).csv().splitlines())))
+    rows = csv_rows(comparison([run]))
     assert [row["method"] for row in rows] == ["original", "Network Adjustment"]
     for row, name in zip(rows, ("original", "searched"), strict=True):
         result = run.result[name]
@@ -161,11 +163,58 @@ def test_a_given_vector_that_is_the_original_s_has_no_start(tmp_path):
     assert [row.method for row in comparison([run]).rows] == ["original", "Network Adjustment"]
 
 
-def rewrite(run, file, change):
-    content = json.loads((run.path / file).read_text())
-    change(content)
-    (run.path / file).write_text(json.dumps(content))
-    return read_run(run.path)
+@pytest.mark.parametrize("init_from", [None, "runs/x/checkpoints/final_searched_0"])
+def test_a_training_is_a_row_and_a_figure(tmp_path, capsys, init_from):
+    run = fake_training(tmp_path / "t", init_from)
+    (row,) = comparison([run]).rows
+    assert (row.method, row.top1, row.ft) == ("trained", (0.9, None), init_from is not None)
+    assert row.macs_m * 1e6 == run.network.macs(run.channels)
+    main([str(run.path)])
+    assert capsys.readouterr().err == ""
+    names = {path.stem for path in (run.path / "report").glob("*.png")}
+    assert names == {"accuracy", "network"}
+
+
+def test_a_training_that_has_not_ended_is_unfinished(tmp_path):
+    run = fake_training(tmp_path / "t", ended=False)
+    (row,) = comparison([run]).rows
+    assert (row.method, row.top1) == ("trained", None)
+    assert run.progress == "unfinished: 0 of 1 trainings"
+
+
+def test_a_search_from_weights_trains_its_networks_from_scratch(tmp_path):
+    run = fake_run(tmp_path / "r")
+    path = "runs/x/checkpoints/final_searched_0"
+    run = rewrite(run, "config.json", lambda content: content["config"].update(init_from=path))
+    assert not any(row.ft for row in comparison([run]).rows)
+
+
+def test_a_benchmark_s_folder_is_no_run(tmp_path):
+    run = fake_run(tmp_path / "r")
+    with pytest.raises(WorkdirError, match=r"a benchmark's trainings \(truth\).*result.json"):
+        rewrite(run, "config.json", lambda content: content["config"].update(mode="truth"))
+
+
+def test_the_recorded_difference_is_shown(tmp_path):
+    run = fake_run(tmp_path / "r")
+    run = rewrite(run, "result.json", lambda c: c["difference"].update(top1=[0.123, 0.045]))
+    assert comparison([run]).rows[1].top1_difference == Interval(0.123, 0.045)
+
+
+def test_an_unfinished_run_tells_the_vector_that_its_options_select(tmp_path):
+    run = fake_run(tmp_path / "r", rounds=3, trained=4)
+    assert run.channels == run.rounds[-1]["next_channels"]
+    run = rewrite(run, "config.json", lambda c: c["config"]["search"].update(select="best"))
+    assert run.channels == run.rounds[-1]["channels"]
+    searched = comparison([run]).rows[-1]
+    assert searched.macs_m * 1e6 == run.rounds[-1]["macs"]
+    assert searched.params_m * 1e6 == run.rounds[-1]["params"]
+
+
+def test_finals_after_few_rounds_are_counted(tmp_path):
+    run = fake_run(tmp_path / "r", rounds=2, trained=4)
+    run = rewrite(run, "config.json", lambda c: c["config"]["search"].update(rounds=10))
+    assert run.progress == "unfinished: 4 of 6 trainings"  # sites were equal, it stopped early
 
 
 def test_a_report_imports_nothing_that_the_run_names(tmp_path, capsys, monkeypatch):

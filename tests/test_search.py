@@ -335,6 +335,10 @@ def test_describe_needs_neither_data_nor_folder(tmp_path, capsys):
     config.data.name = f"idx:{tmp_path}"
     run(config, None)
     assert "for its usual images: 32x32x3" in capsys.readouterr().out
+    config.width_multiplier, config.flops_budget = 1.0, 1e6
+    run(config, None)
+    (total,) = (x for x in capsys.readouterr().out.splitlines() if x.startswith("total"))
+    assert 0.999e6 <= int(total.split()[1].replace(",", "")) <= 1e6
     run(small_config(mode="describe"), None)
     assert "brings" not in capsys.readouterr().out
     run(small_config(mode="describe", channels=(5,)), None)

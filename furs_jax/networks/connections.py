@@ -11,6 +11,8 @@ from furs_jax.gates import SITE_MARK, SiteMarks
 from furs_jax.networks.network import Network
 from furs_jax.resources import _inner_jaxprs
 
+_SUMS = ("add", "add_any", "scatter-add")  # primitives' names
+
 Layers = frozenset[int]  # numbers of convolutions and dense layers, in order of computation
 
 
@@ -82,8 +84,8 @@ def _follow(jaxpr: Any, inputs: Sequence[Layers], flow: _Flow) -> list[Layers]:
         kind, mark = equation.primitive.name, str(equation.params.get("name", ""))
         if kind in ("conv_general_dilated", "dot_general"):
             merged = frozenset([flow.add_layer(merged)])
-        elif kind in ("add", "add_any", "concatenate"):
-            _join(operands, kind != "concatenate", flow)
+        elif kind in (*_SUMS, "concatenate"):
+            _join(operands, kind in _SUMS, flow)
         elif mark.startswith(SITE_MARK) and merged:
             # Behind a sum, the layer that the most layers lead to; its shortcut is older.
             owner = max(merged, key=flow.depths.__getitem__)
@@ -98,9 +100,10 @@ def _follow(jaxpr: Any, inputs: Sequence[Layers], flow: _Flow) -> list[Layers]:
 
 
 def _join(operands: Sequence[Layers], is_sum: bool, flow: _Flow) -> None:
-    """Notes a join of different layers; a value joined with its own part is none."""
+    """Notes a join of different layers."""
     sides = [side for side in dict.fromkeys(operands) if side]
-    sides = [side for side in sides if not any(side < other for other in sides)]
+    if not is_sum:  # with a part of itself, where a sum is made of unequal widths: none
+        sides = [side for side in sides if not any(side < other for other in sides)]
     if len(sides) > 1:
         flow.joins.append(_Join(tuple(sides), is_sum))
 

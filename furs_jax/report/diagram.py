@@ -23,6 +23,7 @@ from furs_jax.report.style import (
     WIDER,
     new_figure,
     short_name,
+    shortened,
     style,
 )
 from furs_jax.report.tables import size_changes
@@ -276,7 +277,7 @@ def _draw_row(
     start = 0
     for block, group in itertools.groupby(row, key=lambda c: c.block):
         end = start + len(list(group)) - 1
-        x, label = (start + end) / 2, short_name(block)
+        x, label = (start + end) / 2, shortened(short_name(block), max(8, 7 * (end - start + 1)))
         top = max(tops[start : end + 1]) + 0.04
         ax.text(x, top, label, fontsize=6, ha="center", color="#555555")
         start = end + 1

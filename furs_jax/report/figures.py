@@ -21,10 +21,12 @@ from furs_jax.report.style import (
     PAPER_WIDTH,
     SERIES,
     WIDER,
+    legend_text,
     mix,
     new_figure,
     save,
     short_names,
+    shortened,
     style,
 )
 from furs_jax.report.table4 import METHODS, ORIGINAL, START, TRAINED, Row, comparison
@@ -59,7 +61,8 @@ def draw_furs(run: Run) -> Figure:
     per_row = min(per_row, len(rounds))
     lines = -(-len(rounds) // per_row)
     with style():
-        figure = new_figure(0.85 + (1.15 if per_row < 5 else 1.5) * lines)
+        room = 0.05 * max(max(map(len, names)) - 9, 0)  # inches, for names below the panels
+        figure = new_figure(0.85 + room + (1.15 if per_row < 5 else 1.5) * lines)
         axes = figure.subplots(lines, per_row, squeeze=False, sharex=True, sharey=True)
         for ax, record in itertools.zip_longest(axes.flat, rounds):
             if record is None:
@@ -205,7 +208,7 @@ def draw_accuracy(runs: Sequence[Run], published: bool = True) -> Figure:
         labels = []
         for ax, data in zip(axes, panels, strict=False):
             labels.append(_draw_panel(ax, [row for row in known if row.data == data], colours))
-            ax.set_title(data, loc="left")
+            ax.set_title(shortened(data, (56, 44, 28)[columns - 1]), loc="left")
         axes[(lines - 1) // 2 * columns].set_ylabel("top-1 (%), ± 95 % interval")
         _accuracy_legend(figure, axes, colours)
         for ax, texts in zip(axes, labels, strict=False):
@@ -215,7 +218,13 @@ def draw_accuracy(runs: Sequence[Run], published: bool = True) -> Figure:
 
 def _family(row: Row) -> str:
     """The network without its width: what a line of several budgets has in common."""
-    return row.network.partition(" ")[0]
+    return row.network.removesuffix(_width(row))
+
+
+def _width(row: Row) -> str:
+    """ " 0.8x" or " at 3 MMACs", as `Run.title` ends; nothing for the full width."""
+    found = re.search(r" (\d[\d.e-]*x|at \S+ MMACs)$", row.network)
+    return found[0] if found else ""
 
 
 def _draw_panel(ax: Axes, rows: Sequence[Row], colours: dict[str, str]) -> tuple[list, list]:
@@ -263,7 +272,13 @@ def _look(published: bool, method: str, colour: str) -> dict:
         look |= {"color": INK if original or ours else NEUTRAL, "label": f"published, {what}"}
         return {**look, "marker": "D" if original or ours else "X", "ms": 4, "elinewidth": 0.8}
     marker, size, line, width, order = _OURS.get(method, _OURS[""])
-    look |= {"color": colour, "label": method, "linestyle": line, "marker": marker, "ms": size}
+    look |= {
+        "color": colour,
+        "label": legend_text(method),
+        "linestyle": line,
+        "marker": marker,
+        "ms": size,
+    }
     pale = mix(colour, 0.45 if width > 1 else 0)
     return {**look, "ecolor": pale, "elinewidth": width, "capsize": width + 1, "zorder": order}
 
@@ -274,7 +289,7 @@ def _label(row: Row, published: bool) -> str:
         return ""
     trained = [name for name, used in (("FT", row.ft), ("KD", row.kd)) if used]
     searched = row.method in (*METHODS.values(), TRAINED)
-    told = row.network.partition(" ")[2] if searched and not published else ""
+    told = _width(row).lstrip() if searched and not published else ""
     return ", ".join(filter(None, [told if searched else row.method, *trained]))
 
 
@@ -292,14 +307,14 @@ def _accuracy_legend(figure: Figure, axes: Sequence[Axes], colours: dict[str, st
             if not text.startswith("published"):
                 colour = handle.lines[0].get_color()
                 family = next(name for name, value in colours.items() if value == colour)
-                text = f"{family}, {text}"
+                text = legend_text(f"{shortened(family, 24)}, {text}")
             handles[text] = handle
     ordered = sorted(handles, key=lambda text: text.startswith("published"))
     figure.legend(
         [handles[text] for text in ordered],
         ordered,
         loc="outside lower center",
-        ncols=2 if len(handles) > 1 else 1,
+        ncols=2 if len(handles) > 1 and max(map(len, ordered)) < 50 else 1,
     )
 
 
