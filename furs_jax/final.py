@@ -10,6 +10,7 @@ from furs_jax.prepare import final_split, first_recipe, recipe_of, teacher_netwo
 from furs_jax.report.statistics import difference_interval, mean_interval
 from furs_jax.rounds import training_macs
 from furs_jax.run import Record, Run, from_weights, train_phase
+from furs_jax.runtime import release_programs
 from furs_jax.train import make_evaluator, make_trainer
 
 
@@ -73,6 +74,7 @@ def train_seeds(run: Run, name: str, channels: Sequence[int], init_from: bool = 
         scores.append({"network": name, "seed": seed, **evaluate(variables, run.task.dataset.test)})
         run.workdir.finals.append(scores[-1])
         run.console.final(title, scores[-1])
+    release_programs()
     return {
         "channels": list(channels),
         "macs": net.macs(channels),

@@ -20,6 +20,7 @@ from furs_jax.prepare import first_recipe, recipe_of, warm_recipe
 from furs_jax.reallocate import choose_sites, directed, reallocate
 from furs_jax.recipe import Recipe
 from furs_jax.run import Record, Run, derived_seed, from_weights, train_phase
+from furs_jax.runtime import release_programs
 from furs_jax.step import Batch
 from furs_jax.train import Trainer, make_evaluator, make_trainer
 
@@ -53,6 +54,7 @@ def run_rounds(run: Run) -> tuple[int, ...]:
         run.workdir.rounds.append(record)
         run.console.round(record, options.rounds)
         records.append(record)
+        release_programs()
     if len(records) < options.rounds:
         run.console.print(
             f"stopped after {len(records)} rounds: no two sites' FURs differ by more than "

@@ -1,5 +1,6 @@
 """Setting JAX up: devices, precision, the compilation cache, and a clock of compile time."""
 
+import gc
 import logging
 import os
 import pathlib
@@ -88,21 +89,36 @@ def resolve_dtype(name: str) -> str:
     return "float32" if jax.default_backend() == "cpu" else "bfloat16"
 
 
+def release_programs() -> None:
+    """Forgets everything that was traced and compiled; the cache on disk keeps what took long.
+
+    Every network is compiled anew, and JAX never lets go of the last one: a process of many
+    networks would grow, and on CPU run out of the memory mappings that Linux allows it.
+    """
+    gc.collect()  # cycles through a round's functions
+    jax.clear_caches()
+
+
 class CompileClock:
     """Seconds that JAX has spent tracing and compiling."""
 
     def __init__(self) -> None:
-        self._spans: list[tuple[float, float]] = []
+        self._before = 0.0
+        self._spans: list[tuple[float, float]] = []  # since `seconds` was read, apart and in order
 
     @property
     def seconds(self) -> float:
-        return sum(end - start for start, end in self._spans)
+        """To be read while nothing is being traced, which might enclose what is summed up here."""
+        self._before += sum(end - start for start, end in self._spans)
+        self._spans.clear()
+        return self._before
 
     def __call__(self, event: str, start: float, end: float, **_: object) -> None:
         if event in _COMPILE_EVENTS:
             # Functions traced within another are reported first, and lie within its time.
-            outside = [span for span in self._spans if span[1] <= start]
-            self._spans = [*outside, (start, end)]
+            while self._spans and self._spans[-1][1] > start:
+                start = min(start, self._spans.pop()[0])
+            self._spans.append((start, end))
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Eight fake devices, and strict promotion of dtypes and ranks, for every test."""
 
 import os
+from collections.abc import Iterator
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
@@ -12,11 +13,19 @@ from furs_jax.networks import Network
 from furs_jax.networks.densenet import densenet
 from furs_jax.networks.mbconv import MBConvNet, Stage
 from furs_jax.networks.resnet import ResNet
+from furs_jax.runtime import release_programs
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.devices()  # start with them, before a run asks for its own number
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _release_programs() -> Iterator[None]:
+    """No module uses what another one compiled, and together they are gigabytes."""
+    yield
+    release_programs()
 
 
 def tiny_network(padding: str = "max", imagenet: bool = False) -> Network:

@@ -9,9 +9,11 @@ import pytest
 from furs_jax import final, rounds
 from furs_jax.modes import run
 from furs_jax.recipe import dropout_schedule
+from furs_jax.report.console import Console
 from furs_jax.rounds import parent_and_scale, selected
 from furs_jax.search import search
 from furs_jax.train import make_trainer
+from tests.test_memory import resources
 from tests.test_search import content, small_config
 
 
@@ -27,12 +29,17 @@ def test_patience_goes_back_to_the_best_network_with_half_the_step():
     assert parent_and_scale(records, 0) == (records[-1], 0.25)
 
 
-def test_a_warm_search_inherits_and_resumes(tmp_path):
+def test_a_warm_search_inherits_and_resumes(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Console, "round", lambda *_: seen.append(resources()["mappings"]))
     config = small_config(
         **{"search.warm_start": True, "search.warm_epochs": 2, "train.epochs": 4,
            "final.train.epochs": 1, "final.seeds": 1}
     )  # fmt: skip
     whole = search(config, tmp_path, quiet=True)
+    # Programs of the first round are gone when the second one ends, those of the finals, too.
+    assert seen[1] < seen[0] + 500
+    assert resources()["mappings"] <= seen[0]
     files = content(tmp_path)
     # An epoch from inherited weights ends below one from scratch.
     first = {r["phase"]: r["loss"] for r in files["metrics.jsonl"] if r["epoch"] == 1}

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from furs_jax.recipe import Recipe
 from furs_jax.run import Run, derived_seed
+from furs_jax.runtime import release_programs
 from furs_jax.train import make_evaluator, make_trainer, train
 from furs_jax.workdir import Journal
 
@@ -29,3 +30,4 @@ def retrain(run: Run, channels: Sequence[int], recipe: Recipe, journal: Journal,
         journal.append({"seed": seed, **size, **scores})
         result = f"search loss {found['loss']:.4f}, top-1 {100 * found['top1']:.2f}%"
         run.console.print(f"{what}, seed {seed}: {result}")
+    release_programs()
