@@ -7,27 +7,18 @@
 # Without arguments: the digits demo, in runs/digits. Relative folders are relative to the one that
 # you call this from; configs/ are found from there or from the project's folder.
 set -euo pipefail
+unset CDPATH # or cd may go elsewhere, and say so
 called_from=$PWD
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-cd "$project"
 program=(-m furs_jax.main) extras=""
 case "${1:-}" in
-    sweep) program=(launch/sweep.py) extras=report && shift ;;
+    sweep) program=("$project/launch/sweep.py") extras=report && shift ;;
     report) program=(-m furs_jax.report) extras=report && shift ;;
     "") set -- --config=configs/digits.py --workdir="$project/runs/digits" ;;
 esac
+case "${PYTHON:-}" in [!/]*/*) PYTHON=$called_from/$PYTHON ;; esac
+cd "$project"
 . launch/venv.sh "$extras"
-arguments=()
-for argument in "$@"; do
-    case "$argument" in
-        --workdir=/* | --output=/* | --config=/* | /*) ;;
-        --workdir=* | --output=*) argument="${argument%%=*}=$called_from/${argument#*=}" ;;
-        --config=*)
-            path=${argument#--config=}
-            [ -e "$called_from/${path%%:*}" ] && argument="--config=$called_from/$path"
-            ;;
-        [!-]*) [ "${program[*]}" = "-m furs_jax.report" ] && argument="$called_from/$argument" ;;
-    esac
-    arguments+=("$argument")
-done
-exec python "${program[@]}" "${arguments[@]}"
+cd "$called_from"
+# -P: no file here takes the place of a library's.
+exec python -P "${program[@]}" "$@"

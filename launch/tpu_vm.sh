@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs furs_jax on all workers of a Cloud TPU VM and fetches the results:
 #   ZONE=us-central2-b bash launch/tpu_vm.sh NAME --config=configs/r18.py --workdir=runs/r18
-# The same command again goes on with the run. Set also, where needed:
+# The same command again goes on with the run. Paths among the options but --workdir are the VM's,
+# relative to the project's folder there. Set also, where needed:
 #   CREATE=v4-8       make the VM when there is none of that name; SPOT=1 for a spot VM,
 #                     RUNTIME for its software (default tpu-ubuntu2204-base, up to v4; for v5e
 #                     v2-alpha-tpuv5-lite, for v6e v2-alpha-tpuv6e)
@@ -11,6 +12,7 @@
 #                     preempted VM loses its disk; a mounted bucket keeps the run.
 #   CHECKPOINTS=1     fetch the checkpoints too
 set -euo pipefail
+unset CDPATH
 fail() {
     echo "tpu_vm.sh: $1" >&2
     exit 1
@@ -20,17 +22,27 @@ name=$1 && shift
 [ -n "${ZONE:-}" ] || fail "set ZONE, as in ZONE=us-central2-b bash launch/tpu_vm.sh ..."
 command -v gcloud >/dev/null || fail "gcloud is not installed: https://cloud.google.com/sdk"
 workdir="" arguments=()
-for argument in "$@"; do
-    case "$argument" in
-        --workdir=*) workdir=${argument#--workdir=} ;;
-        *) arguments+=("$argument") ;;
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --workdir=*) workdir=${1#--workdir=} ;;
+        --workdir) workdir=${2:-} && shift $(($# > 1)) ;;
+        *) arguments+=("$1") ;;
     esac
+    shift
 done
-[ -n "$workdir" ] || fail "give the run's folder on this machine, as in --workdir=runs/r18"
-mkdir -p "$workdir"
-workdir=$(cd "$workdir" && pwd)
+case "$workdir" in
+    "") fail "give the run's folder on this machine, as in --workdir=runs/r18" ;;
+    *://*) fail "--workdir=$workdir is an address; give a folder of this machine, for the results" ;;
+    "~" | "~/"*) workdir=$HOME${workdir#"~"} ;;
+esac
+case "$workdir" in /*) ;; *) workdir=$PWD/$workdir ;; esac
+[ ! -d "$workdir" ] || workdir=$(cd "$workdir" && pwd)
+# Behind $HOME, which is the VM's, names are quoted for its shell.
 remote=${REMOTE_RUNS:-furs_runs}/$(basename "$workdir")
-case "$remote" in /*) ;; *) remote="\$HOME/$remote" ;; esac
+case "$remote" in
+    /*) remote=$(printf '%q' "$remote") ;;
+    *) remote="\"\$HOME\"/$(printf '%q' "$remote")" ;;
+esac
 where=(--zone="$ZONE" ${PROJECT:+--project="$PROJECT"} --quiet)
 vm() { # command, arguments
     local command=$1 && shift
@@ -73,6 +85,7 @@ echo "fetching the results into $workdir" >&2
 keep="--exclude=./checkpoints"
 [ -z "${CHECKPOINTS:-}" ] || keep=""
 on_workers 0 "tar -czf furs_run.tgz $keep -C $remote ."
+mkdir -p "$workdir"
 vm scp "$name:furs_run.tgz" "$files/run.tgz" --worker=0
 tar -xzf "$files/run.tgz" -C "$workdir"
 if [ "$status" = 0 ] && [ -n "${DELETE:-}" ]; then vm delete "$name"; fi

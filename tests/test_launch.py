@@ -15,6 +15,7 @@ PYTHON = """#!/usr/bin/env bash
 echo "python $*" >> "$RECORD"
 echo "ids=${JAX_LOCAL_DEVICE_IDS:-} rank=${JAX_PROCESS_ID:-} of ${JAX_NUM_PROCESSES:-}" \
 "at ${JAX_COORDINATOR_ADDRESS:-}" >> "$RECORD"
+echo "at $PWD" >> "$RECORD"
 case "$*" in
     "-m venv .venv")
         mkdir -p .venv/bin && cp "$0" .venv/bin/python
@@ -24,6 +25,7 @@ case "$*" in
         for argument in "$@"; do
             case "$argument" in --workdir=*) workdir=${argument#--workdir=} ;; esac
         done
+        workdir=${workdir:-none}
         mkdir -p "$workdir/checkpoints" && echo "{}" | tee "$workdir/result.json" \
             > "$workdir/checkpoints/state"
         exit "${STATUS:-0}"
@@ -109,31 +111,26 @@ class Box:
     ("given", "expected"),
     [
         (
-            ["--config=configs/x.py", "--workdir=w"],
-            "-m furs_jax.main --config=configs/x.py --workdir={here}/w",
-        ),
-        (
-            ["--config=mine.py:smoke", "--config.seed=1", "--workdir=/w"],
-            "-m furs_jax.main --config={here}/mine.py:smoke --config.seed=1 --workdir=/w",
+            ["--config=configs/x.py", "--workdir=w", "--workdir", "~/a b", "--config.a=b/c"],
+            "-m furs_jax.main --config=configs/x.py --workdir=w --workdir ~/a b --config.a=b/c",
         ),
         (
             ["sweep", "--workdir=w", "--sweep.seed=0,1"],
-            "launch/sweep.py --workdir={here}/w --sweep.seed=0,1",
+            "{project}/launch/sweep.py --workdir=w --sweep.seed=0,1",
         ),
-        (
-            ["report", "w", "/v", "--output=o"],
-            "-m furs_jax.report {here}/w /v --output={here}/o",
-        ),
+        (["report", "w", "/v", "--output=o"], "-m furs_jax.report w /v --output=o"),
         ([], "-m furs_jax.main --config=configs/digits.py --workdir={project}/runs/digits"),
     ],
 )
-def test_run_sh_takes_folders_from_where_it_is_called(box, given, expected):
-    here = box.path / "here"
+def test_run_sh_runs_python_where_it_is_called(box, given, expected):
+    here = box.path / "it's here"
     here.mkdir()
-    (here / "mine.py").touch()
-    result = box.run(box.project / "launch" / "run.sh", *given, cwd=here)
+    environment = {"CDPATH": f"{box.path}:{here}", "PYTHON": "../bin/python3"}
+    script = os.path.relpath(box.project / "launch" / "run.sh", here)
+    result = box.run(script, *given, cwd=here, **environment)
     assert result.returncode == 0, result.stderr
-    assert box.record("python")[-1] == "python " + expected.format(here=here, project=box.project)
+    assert box.record("python")[-1] == "python -P " + expected.format(project=box.project)
+    assert box.record("at ")[-1] == f"at {here}"
     installed = [line for line in box.record() if "--editable" in line]
     extra = ".[report]" if given[:1] in (["sweep"], ["report"]) else "."
     assert installed[0].endswith(f"--editable {extra}")
@@ -155,12 +152,28 @@ def test_a_tpu_vm_is_made_used_fetched_from_and_deleted(box):
     assert all("--zone=us-central2-b --project=mine --quiet" in call for call in calls)
     assert "--accelerator-type=v4-16 --version=tpu-ubuntu2204-base --spot" in calls[1]
     assert [call.count("--worker=all") for call in calls] == [0, 0, 1, 1, 1, 0, 0, 0]
-    config = f"--config={box.vm}/furs_jax/configs/x.py"
-    ran = f"{config} --config.seed=1 --workdir={box.vm}/furs_runs/r18"
-    assert box.record("python -m furs_jax.main") == [f"python -m furs_jax.main {ran}"]
+    ran = f"--config=configs/x.py --config.seed=1 --workdir={box.vm}/furs_runs/r18"
+    assert box.record("python -P") == [f"python -P -m furs_jax.main {ran}"]
     assert any(line.endswith("--editable .[tpu]") for line in box.record("python"))
     fetched = box.path / "out" / "r18"
     assert sorted(os.listdir(fetched)) == ["result.json"]  # no checkpoints unless asked
+
+
+@pytest.mark.parametrize(
+    ("workdir", "fetched"),
+    [
+        (["--workdir", "out/it's r 18"], "project/out/it's r 18"),
+        (["--workdir=~/r 18"], "r 18"),
+        (["--workdir=../-x"], "-x"),
+    ],
+)
+def test_a_vm_s_results_come_to_any_folder(box, workdir, fetched):
+    (box.path / "vm.state").write_text("READY\n")
+    result = tpu_vm(box, "my-tpu", "--config=configs/x.py", *workdir)
+    assert result.returncode == 0, result.stderr
+    assert os.listdir(box.path / fetched) == ["result.json"]
+    (ran,) = box.record("python -P -m furs_jax.main")
+    assert ran.endswith(f"--workdir={box.vm}/furs_runs/{pathlib.Path(fetched).name}")
 
 
 def test_a_failed_run_s_files_are_fetched_and_its_vm_kept(box):
@@ -186,6 +199,8 @@ def test_a_preempted_vm_is_made_again(box):
         (["--config=x"], {}, "give the VM's name first"),
         (["my-tpu", "--workdir=w"], {"ZONE": ""}, "set ZONE"),
         (["my-tpu", "--config=x"], {}, "give the run's folder"),
+        (["my-tpu", "--config=x", "--workdir"], {}, "give the run's folder"),
+        (["my-tpu", "--workdir=gs://b/w"], {}, "is an address"),
         (["my-tpu", "--workdir=w"], {}, "CREATE=v4-8 makes one"),
     ],
 )
@@ -194,6 +209,7 @@ def test_tpu_vm_s_mistakes_are_one_line(box, arguments, environment, message):
     assert result.returncode == 1
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
+    assert not (box.project / "w").exists()
 
 
 @pytest.mark.parametrize(
@@ -210,7 +226,7 @@ def test_slurm_gives_every_process_its_gpus(box, environment, ids):
     assert result.returncode == 0, result.stderr
     ran = "python -m furs_jax.main --config=configs/x.py --workdir=w"
     assert box.record("srun") == [f"srun --kill-on-bad-exit=1 {ran}"]
-    assert box.record()[-1].startswith(f"ids={ids} ")
+    assert box.record()[-2].startswith(f"ids={ids} ")
     assert any(line.endswith("--editable .[cuda13]") for line in box.record("python"))
 
 
@@ -241,9 +257,8 @@ def test_sky_nodes_find_each_other(box, extras, nodes, found):
         SKYPILOT_NODE_IPS="10.0.0.1\n10.0.0.2",
     )
     assert result.returncode == 0, result.stderr
-    config = f"--config={box.project}/configs/x.py"
-    main = f"{config} --config.a=(1, 2) --workdir={box.path}/runs/r"
-    assert box.record()[-2:] == [f"python -m furs_jax.main {main}", found]
+    main = f"--config=configs/x.py --config.a=(1, 2) --workdir={box.path}/runs/r"
+    assert box.record()[-3:-1] == [f"python -P -m furs_jax.main {main}", found]
 
 
 def test_sky_s_setup_installs_for_the_device(box):
