@@ -12,6 +12,9 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
+    # So that an editable install puts this folder on the path. Otherwise a script beside a clone
+    # named furs_jax would import that folder, as a namespace, in place of the package in it.
+    package_dir={"": "."},
     packages=find_packages(include=["furs_jax", "furs_jax.*"]),
     package_data={"furs_jax.report": ["published.json"]},
     # Lower bounds are the versions that were tested; see README.

@@ -2,8 +2,12 @@
 
 import os
 import pathlib
+import runpy
 import shutil
 import subprocess
+import sys
+import types
+from unittest import mock
 
 import pytest
 import yaml
@@ -134,6 +138,30 @@ def test_run_sh_runs_python_where_it_is_called(box, given, expected):
     installed = [line for line in box.record() if "--editable" in line]
     extra = ".[report]" if given[:1] in (["sweep"], ["report"]) else "."
     assert installed[0].endswith(f"--editable {extra}")
+
+
+def test_a_script_beside_a_clone_imports_the_package(tmp_path):
+    # README's first steps: git clone ... furs_jax; an editable install puts the clone on the path.
+    (tmp_path / "furs_jax").symlink_to(ROOT)
+    (tmp_path / "script.py").write_text(
+        "import furs_jax; print(furs_jax.get_network('resnet18').name)"
+    )
+    command = [sys.executable, "script.py"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "furs_jax")}
+    result = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.stdout == "resnet18\n", result.stderr
+
+
+def test_an_editable_install_puts_the_clone_on_the_path(monkeypatch):
+    # Setuptools does so for packages in one folder that setup.py names, and else makes a finder,
+    # which Python asks only after it has taken the clone's folder for the package.
+    packaging = types.ModuleType("setuptools")
+    packaging.find_packages, packaging.setup = lambda **_: [], mock.Mock()
+    monkeypatch.setitem(sys.modules, "setuptools", packaging)
+    runpy.run_path(str(ROOT / "setup.py"))
+    assert packaging.setup.call_args.kwargs["package_dir"] == {"": "."}
 
 
 def tpu_vm(box, *arguments, **environment):

@@ -325,6 +325,18 @@ def test_several_runs_of_one_name_keep_their_figures_apart(tmp_path):
     assert {"a_r_network.png", "b_r_network.svg"} <= {p.name for p in (tmp_path / "out").iterdir()}
 
 
+def test_a_report_s_folders_are_of_the_folder_that_one_calls_from(tmp_path, monkeypatch):
+    fake_run(tmp_path / "a b" / "-r", rounds=1)
+    monkeypatch.chdir(tmp_path / "a b")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("furs_jax.report.__main__.write_report", lambda runs, output: [str(output)])
+    main(["~/a b/-r", "--output", "../o"])
+    main(["./-r"])
+    for arguments in (["gs://b/r"], ["./-r", "--output=s3://b"]):
+        with pytest.raises(SystemExit, match="is an address, .*mount the bucket"):
+            main(arguments)
+
+
 def test_what_cannot_be_drawn_is_said(tmp_path, capsys):
     main([str(fake_run(tmp_path / "r", rounds=0, trained=0).path)])
     errors = capsys.readouterr().err

@@ -16,6 +16,7 @@ from typing import NoReturn
 from urllib.parse import quote
 
 from furs_jax.errors import ConfigError, FursError, MissingExtraError
+from furs_jax.paths import resolve
 from furs_jax.report.runs import Run, read_run
 from furs_jax.report.table4 import Table, comparison
 from furs_jax.report.tables import size_changes
@@ -110,12 +111,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Nothing is computed: don't take an accelerator from a run.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     try:
-        paths = dict.fromkeys(pathlib.Path(p).expanduser().resolve() for p in options.runs)
-        runs = [read_run(path) for path in paths]
+        folders = dict.fromkeys(pathlib.Path(resolve(p, "RUN ")).resolve() for p in options.runs)
+        runs = [read_run(folder) for folder in folders]
         if len(runs) > 1 and not options.output:
             parser.error("give --output=DIR for the report of several runs")
-        output = pathlib.Path(options.output).expanduser() if options.output else None
-        output = output or runs[0].path / "report"
+        output = runs[0].path / "report"
+        if options.output:
+            output = pathlib.Path(resolve(options.output, "--output="))
         try:
             missing = write_report(runs, output)
         finally:
