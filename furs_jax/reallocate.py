@@ -5,7 +5,7 @@ Chen et al., CVPR 2020, section 3.3 and algorithm 1. Pure functions on tuples of
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -17,7 +17,9 @@ Channels = tuple[int, ...]
 
 TOLERANCE = 0.001  # share of the budget that may stay unused
 _MOST = 2**53  # MACs; doubles count no further
-_REACH = 0.25  # share of its width that a site may move by to use up the budget; or two units
+# Shares of its width that a site may move by to use up the budget, or two units: a larger one
+# where the tolerance is not met with less.
+_REACH = (0.25, 0.5)
 _SHORTLIST = 256  # changes whose MACs are computed exactly, the most promising of their kind
 
 
@@ -138,7 +140,7 @@ def fit_to_budget(
 ) -> Channels:
     """Scales all sites by one factor, then takes single steps, to come close below the budget.
 
-    No site moves by more than a quarter of its width then, or two steps, so that proportions stay.
+    No site moves by more than half its width then, or two steps, so that none starves.
 
     Args:
       net: the network.
@@ -177,14 +179,25 @@ def fit_to_budget(
         return np.maximum(units * channel_multiple, floor)
 
     vector = scaled(_largest_factor(lambda factor: net.macs(scaled(factor)) <= budget))
-    reach = np.maximum(_REACH * vector, 2 * channel_multiple)
-    bounds = np.maximum(vector - reach, floor), vector + reach
+    nearest = vector
+    for share in _REACH:
+        reach = np.maximum(share * vector, 2 * channel_multiple)
+        bounds = np.maximum(vector - reach, floor), vector + reach
+        found = _filled(net, vector, budget, bounds, channel_multiple)
+        if budget - net.macs(found) <= TOLERANCE * budget:
+            return tuple(found.tolist())
+        nearest = found if share == _REACH[0] else nearest
+    return tuple(nearest.tolist())
+
+
+def _filled(net, vector, budget, bounds, unit) -> np.ndarray:
+    """The vector moved closer to the budget, a few single steps at a time."""
     while (gap := budget - net.macs(vector)) > TOLERANCE * budget:
-        closer = _closer(net, vector, gap, budget, bounds, channel_multiple)
+        closer = _closer(net, vector, gap, budget, bounds, unit)
         if closer is None:
             break
         vector = closer
-    return tuple(vector.tolist())
+    return vector
 
 
 def _floor(min_channels: int, channel_multiple: int) -> int:
@@ -212,8 +225,7 @@ def _closer(net, vector, gap, budget, bounds, unit) -> np.ndarray | None:
     # MACs are nearly linear over one unit, so the marginal cost tells which changes to try.
     cost = marginal_macs(net.macs, vector) * unit
     best, best_gap = None, gap
-    for sites in range(1, min(_sites_at_once(len(vector)), len(vector)) + 1):
-        changes = _changes(len(vector), sites)
+    for changes in _candidates(len(vector)):
         moved = vector + unit * changes
         changes = changes[np.all((moved >= bounds[0]) & (moved <= bounds[1]), axis=1)]
         promising = np.argsort(np.abs(gap - changes @ cost), kind="stable")[:_SHORTLIST]
@@ -226,18 +238,22 @@ def _closer(net, vector, gap, budget, bounds, unit) -> np.ndarray | None:
     return best
 
 
-def _sites_at_once(sites: int) -> int:
-    """How many sites may take a step at once: more where few sites leave few combinations."""
-    return 4 if sites <= 12 else 3 if sites <= 32 else 2
+def _candidates(length: int) -> Iterator[np.ndarray]:
+    """Changes to try, those of fewer sites first; more at once where there are fewer sites."""
+    most = 4 if length <= 12 else 3 if length <= 32 else 2
+    for sites in range(1, min(most, length) + 1):
+        yield _changes(length, sites, (1, -1))
+    if length <= 6:
+        yield _changes(length, min(most, length), (1, -1, 2, -2))
 
 
 @functools.cache
-def _changes(length: int, sites: int) -> np.ndarray:
-    """All vectors of `length` with `sites` entries of -1 or 1 and zeros elsewhere."""
+def _changes(length: int, sites: int, steps: tuple[int, ...]) -> np.ndarray:
+    """All vectors of `length` with `sites` entries out of `steps` and zeros elsewhere."""
     places = np.array(list(itertools.combinations(range(length), sites))).reshape(-1, sites)
-    signs = np.array(list(itertools.product((1, -1), repeat=sites)))
-    changes = np.zeros((len(places), len(signs), length), dtype=int)
-    np.put_along_axis(changes, np.repeat(places[:, None], len(signs), axis=1), signs[None], axis=2)
+    taken = np.array(list(itertools.product(steps, repeat=sites)))
+    changes = np.zeros((len(places), len(taken), length), dtype=int)
+    np.put_along_axis(changes, np.repeat(places[:, None], len(taken), axis=1), taken[None], axis=2)
     return changes.reshape(-1, length)
 
 
