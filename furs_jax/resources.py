@@ -140,7 +140,7 @@ def _collect(jaxpr: Any, origins: list[int | None], products: list[Product]) -> 
             products[origin] = products[origin]._replace(site=site)
         outputs, first = [origin] * len(equation.outvars), len(products)
         costliest: list[Product] = []
-        for inner in _inner_jaxprs(equation):
+        for inner in inner_jaxprs(equation):
             # A condition's branches don't get what it is decided by.
             given = equation.invars[1:] if kind == "cond" else equation.invars
             same = len(inner.invars) == len(given)
@@ -236,7 +236,8 @@ def _matrix_product(equation: Any) -> Product:
     )
 
 
-def _inner_jaxprs(equation: Any) -> list[Any]:
+def inner_jaxprs(equation: Any) -> list[Any]:
+    """The computations that an equation of a jaxpr holds, as loops and branches do."""
     values = jax.tree.leaves(list(equation.params.values()), is_leaf=lambda v: hasattr(v, "eqns"))
     return [getattr(v, "jaxpr", v) for v in values if hasattr(v, "eqns") or hasattr(v, "jaxpr")]
 
@@ -263,7 +264,7 @@ def _jaxpr_peak(jaxpr: Any) -> int:
     peak = 0
     for place, equation in enumerate(jaxpr.eqns):
         before = sum(alive.values())
-        inner = max(map(_jaxpr_peak, _inner_jaxprs(equation)), default=0)
+        inner = max(map(_jaxpr_peak, inner_jaxprs(equation)), default=0)
         alive.update((v, size(v)) for v in equation.outvars)
         peak = max(peak, before + inner, sum(alive.values()))
         alive = {v: bytes_ for v, bytes_ in alive.items() if last_use.get(v, place) > place}

@@ -98,6 +98,15 @@ def _keys(key: jax.Array, batch: Batch) -> jax.Array:
     return jax.vmap(jax.random.fold_in, (None, 0))(key, place)
 
 
+def module_rngs(key: jax.Array) -> dict[str, jax.Array]:
+    """Random numbers for whatever a module draws in training, as by nn.Dropout.
+
+    For a name that is not given flax takes "params".
+    """
+    dropout, others = jax.random.split(key)
+    return {"dropout": dropout, "params": others}
+
+
 def make_train_step(
     module: Any,
     optimizer: optax.GradientTransformation,
@@ -122,7 +131,8 @@ def make_train_step(
 
     Returns:
       A function (state, batch) -> (state, {"loss", "accuracy"}: means over the whole batch). Its
-      randomness depends on the state's seed and step and on an image's place in the batch.
+      randomness depends on the state's seed and step and on an image's place in the batch; what
+      the module itself draws, on the device, too.
     """
     channels = module.channels
 
@@ -133,6 +143,8 @@ def make_train_step(
         images = crop_and_flip(_keys(augment_key, batch), images, *augmentation)
         noise = sample_noise(_keys(noise_key, batch), channels)
         gates = dropout_gates(noise, dropout_rates(state.step), channels)
+        # A module draws for all images of a device at once.
+        device_key = jax.random.fold_in(jax.random.fold_in(key, 2), jax.lax.axis_index(AXIS))
 
         def loss_fn(params):
             logits, updated = module.apply(
@@ -141,6 +153,7 @@ def make_train_step(
                 gates,
                 train=True,
                 mutable=["batch_stats"],
+                rngs=module_rngs(device_key),
             )
             loss = _smoothed_cross_entropy(logits, batch["label"], label_smoothing)
             if teacher_loss:

@@ -1,5 +1,7 @@
 """Networks of one's own: counted from their trace, checked before anything is computed."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,14 +16,17 @@ from furs_jax.gates import gate
 from furs_jax.networks import get_network
 from furs_jax.networks.blocks import fit_width
 from furs_jax.networks.densenet import DenseNet, densenet
+from furs_jax.networks.devices import differing
 from furs_jax.networks.resnet import cifar_resnet
 from furs_jax.options import PADDINGS
 from furs_jax.prepare import prepare
 from furs_jax.reallocate import fit_to_budget
 from furs_jax.resources import traced_macs
+from furs_jax.step import shard
+from furs_jax.train import make_trainer
 from tests.conftest import random_variables
 from tests.own_network import Fork
-from tests.test_step import random_split
+from tests.test_step import RECIPE, random_split, random_task
 
 SHAPE = (8, 8, 1)
 NAME = "tests.own_network:Fork"
@@ -199,6 +204,75 @@ def test_furs_use_branches_only_where_they_are_right(module, fans_out):
     np.testing.assert_allclose(default.loss_increase, passes.loss_increase, rtol=1e-3, atol=1e-6)
 
 
+class Draws(Fork):
+    """Draws in training by nn.Dropout and under a name of its own."""
+
+    @nn.compact
+    def __call__(self, images, gates=None, train=False):
+        x = nn.Dropout(0.5, deterministic=not train)(images)
+        if train:
+            x = x + jax.random.normal(self.make_rng("noise"), x.shape)
+        x = gate(nn.relu(nn.Conv(self.channels[0], (3, 3))(x)), gates, 0)
+        return nn.Dense(self.num_classes)(x.mean(axis=(1, 2)))
+
+
+def test_what_a_module_draws_in_training_is_its_own_by_seed_step_and_device():
+    net = furs_jax.Network.from_module(Draws((4,)), SHAPE)
+    split = random_split(48)
+    # Without augmentation or dropout at the sites.
+    recipe = dataclasses.replace(RECIPE, crop_margin=0, flip=False, dropout=0.0)
+    trainers = {
+        devices: make_trainer(random_task(net, devices), net.channels, recipe, split)
+        for devices in (1, 2)
+    }
+
+    def loss(seed=0, step=0, devices=1):
+        state = trainers[1].init(0).replace(seed=jnp.int32(seed), step=jnp.int32(step))
+        # Every device has the same images.
+        batch = {
+            "image": np.concatenate([split.images[:8]] * devices),
+            "label": np.concatenate([split.labels[:8]] * devices),
+        }
+        return float(trainers[devices].step(state, shard(batch, devices))[1]["loss"])
+
+    losses = [loss(), loss(seed=1), loss(step=1), loss(devices=2)]
+    assert len(set(losses)) == 4
+    assert loss(devices=2) == losses[-1]
+
+
+def _psum(x):
+    return jax.lax.psum(x, "batch")
+
+
+@pytest.mark.parametrize(
+    ("fn", "differs"),
+    [
+        (jnp.sin, True),
+        (lambda x: jnp.ones_like(x), False),
+        (lambda x: _psum(x) + 1, False),
+        (lambda x: _psum(x) + x, True),
+        (lambda x: jax.lax.pmean(x, "other"), True),
+        (lambda x: jax.lax.all_gather(x, "batch").mean(0), False),
+        (lambda x: jax.lax.psum(x, "batch", axis_index_groups=[[0], [1]]), True),
+        (lambda x: jax.lax.axis_index("batch") + 0 * _psum(1), True),
+        (jax.checkpoint(jax.jit(_psum)), False),
+        (jax.jit(jnp.sin), True),
+        (lambda x: jax.lax.scan(lambda c, _: (x, c), 0.0, length=2)[1], True),
+        (lambda x: jax.lax.scan(lambda c, _: (_psum(c), c), x, length=2)[0], True),
+        (lambda x: jax.lax.scan(lambda c, _: (c + _psum(x), 0), 0.0, length=2)[0], False),
+        (lambda x: jax.lax.while_loop(lambda c: c < 3, lambda c: c + _psum(x), 0.0), False),
+        (lambda x: jax.lax.while_loop(lambda c: c < x, lambda c: c + 1, 0.0), True),
+        (lambda x: jax.lax.cond(x > 0, lambda: 1.0, lambda: 2.0), True),
+        (lambda x: jax.lax.cond(_psum(x) > 0, lambda: 1.0, lambda: _psum(x)), False),
+        (lambda x: jax.lax.cond(_psum(x) > 0, lambda: 1.0, lambda: x), True),
+    ],
+)
+def test_what_differs_from_device_to_device(fn, differs):
+    jaxpr = jax.make_jaxpr(fn, axis_env=[("batch", 2), ("other", 2)])(1.0).jaxpr
+    assert any(differing(jaxpr, [True], "batch")) == differs
+    assert not any(differing(jaxpr, [False], "batch")) or "axis_index" in str(jaxpr)
+
+
 class Broken(Fork):
     """`fault` says what is wrong with it."""
 
@@ -211,15 +285,20 @@ class Broken(Fork):
         x = nn.Conv(first, (3, 3))(images)
         if fault == "norm":
             x = nn.BatchNorm(not train)(x)
+        if fault == "second norm":
+            x = nn.BatchNorm(not train, axis_name=self.axis_name)(x)
+            x = nn.BatchNorm(not train)(x)
         x = gate(x, gates, 0)
         if fault == "dropout":
-            x = nn.Dropout(0.5, deterministic=not train)(x)
+            x = nn.Dropout(0.5, deterministic=False)(x)
         y = nn.Conv(self.channels[1], (3, 3))(x)
         if fault != "ungated":
             y = gate(y, gates, 5 if fault == "beyond" else 1)
         if fault == "sum":
             y = x + y
         y = nn.Dense(3 if fault == "classes" else self.num_classes)(y.mean(axis=(1, 2)))
+        if (fault == "several") or (fault == "several in training" and train):
+            return {"logits": y, "auxiliary": y}
         return y.astype(jnp.bfloat16) if fault == "dtype" else y
 
 
@@ -232,8 +311,11 @@ class Broken(Fork):
         ("sum", "7 channels at site 0 in place of 6"),
         ("classes", "logits of shape \\(N, 10\\), not float32 \\(N, 3\\)"),
         ("dtype", "must return float32 logits"),
-        ("dropout", "can't be trained: .*"),
-        ("norm", "pass it to every nn.BatchNorm"),
+        ("dropout", "draws random numbers where train is False .*deterministic=not train"),
+        ("norm", "pass it to every nn.BatchNorm: BatchNorm_0 takes"),
+        ("second norm", "pass it to every nn.BatchNorm: BatchNorm_1 takes"),
+        ("several", "must return one array, .* not a dict of 2: leave out"),
+        ("several in training", "not a dict of 2 in training: leave out"),
     ],
 )
 def test_a_module_that_cant_be_searched_is_refused(fault, message):

@@ -17,7 +17,7 @@ from furs_jax.measure import Reread, make_task_estimate, search_batches
 from furs_jax.prepare import recipe_of
 from furs_jax.resources import marginal_macs
 from furs_jax.run import Run, derived_seed
-from furs_jax.step import Variables
+from furs_jax.step import Variables, module_rngs
 from furs_jax.train import Task, Trainer, make_trainer, train
 
 NEW_CHANNELS = 4  # at least, that the score of gaining channels tries
@@ -87,6 +87,7 @@ def _statistics_anew(trainer: Trainer, variables: Variables, seed: int) -> Varia
             task.preprocess(images),
             train=True,
             mutable=["batch_stats"],
+            rngs=module_rngs(jax.random.key(seed)),
         )
         return changed_.get("batch_stats", {})
 

@@ -21,10 +21,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.errors import InvalidRngError
 
 from furs_jax.errors import ConfigError
 from furs_jax.gates import FanOut, SiteMarks
 from furs_jax.networks.counting import MacsModel, fit_macs
+from furs_jax.networks.devices import differing
 from furs_jax.networks.network import Network
 from furs_jax.resources import Layer, Product, traced_products
 
@@ -173,7 +175,7 @@ def _check(net: TracedNetwork, num_classes: int | None) -> None:
     unknown = sorted(trace.variables.keys() - {"params", "batch_stats"})
     if unknown:
         raise ConfigError(f"{name} keeps {unknown[0]!r}; only params and batch_stats are trained")
-    _check_training(net, trace)
+    _check_training(net, trace, classes)
 
 
 def _check_logits(net: TracedNetwork, found: Any, classes: int | None, when: str = "") -> None:
@@ -208,7 +210,7 @@ def _check_widths(net: TracedNetwork, channels: Sequence[int], trace: Trace) -> 
             )
 
 
-def _check_training(net: TracedNetwork, trace: Trace) -> None:
+def _check_training(net: TracedNetwork, trace: Trace, classes: int | None) -> None:
     """Raises ConfigError where the module can't be trained, on several devices too."""
     if "batch_stats" in trace.variables and not hasattr(net.template, "axis_name"):
         raise ConfigError(
@@ -217,16 +219,29 @@ def _check_training(net: TracedNetwork, trace: Trace) -> None:
         )
     module = net.module(net.channels, axis_name="batch")
 
-    def apply(variables: Any, images: jax.Array) -> Any:
-        return module.apply(variables, images, None, train=True, mutable=["batch_stats"])
+    def apply(variables: Any, images: jax.Array, key: jax.Array) -> Any:
+        return module.apply(variables, images, None, train=True, mutable=["batch_stats"], rngs=key)
 
     images = jax.ShapeDtypeStruct((2, *net.image_shape), jnp.float32)
+    arguments, key = (trace.variables, images), jax.eval_shape(jax.random.key, 0)
     try:
-        traced = jax.make_jaxpr(apply, axis_env=[("batch", 2)])(trace.variables, images)
+        trace_training = jax.make_jaxpr(apply, axis_env=[("batch", 2)], return_shape=True)
+        traced, (logits, updated) = trace_training(*arguments, key)
     except Exception as error:
         raise ConfigError(f"{net.name} can't be trained: {_first_line(error)}") from error
-    if "batch_stats" in trace.variables and "psum" not in str(traced):
-        raise ConfigError(f"{net.name} has a field `axis_name`; pass it to every nn.BatchNorm")
+    _check_logits(net, logits, classes, " in training")
+    # Every device has its own images and its own random numbers.
+    alike = len(jax.tree.leaves(trace.variables))
+    inputs = [place >= alike for place in range(len(traced.jaxpr.invars))]
+    differs = differing(traced.jaxpr, inputs, "batch")[len(jax.tree.leaves(logits)) :]
+    leaves = jax.tree_util.tree_leaves_with_path(updated)
+    for (path, _), own in zip(leaves, differs, strict=True):
+        if own:
+            layer = "/".join(entry.key for entry in path[1:-1]) or net.name
+            raise ConfigError(
+                f"{net.name} has a field `axis_name`; pass it to every nn.BatchNorm: {layer} "
+                "takes its statistics from the images of one device alone"
+            )
 
 
 def _multiple(net: TracedNetwork) -> int:
@@ -256,6 +271,11 @@ def _multiple(net: TracedNetwork) -> int:
 def _trace_or_explain(net: TracedNetwork, channels: Sequence[int], reason: str) -> Trace:
     try:
         return _trace(net.module(channels), net.image_shape)
+    except InvalidRngError as error:
+        raise ConfigError(
+            f"{net.name} draws random numbers where train is False ({_first_line(error)}): give "
+            "nn.Dropout deterministic=not train"
+        ) from error
     except Exception as error:  # whatever the module raises
         raise ConfigError(
             f"{net.name} {reason} (module.apply(variables, images, gates=None, train=False), "
