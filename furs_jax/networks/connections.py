@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from furs_jax.gates import SITE_MARK, SiteMarks
 from furs_jax.networks.network import Network
-from furs_jax.resources import _inner_jaxprs
+from furs_jax.resources import inner_jaxprs
 
 _SUMS = ("add", "add_any", "scatter-add")  # primitives' names
 
@@ -91,7 +91,7 @@ def _follow(jaxpr: Any, inputs: Sequence[Layers], flow: _Flow) -> list[Layers]:
             owner = max(merged, key=flow.depths.__getitem__)
             flow.owners.setdefault(int(mark.removeprefix(SITE_MARK)), owner)
         outputs = [merged] * len(equation.outvars)
-        for inner in _inner_jaxprs(equation):
+        for inner in inner_jaxprs(equation):
             same = len(inner.invars) == len(operands)
             results = _follow(inner, operands if same else [merged] * len(inner.invars), flow)
             outputs = results if len(results) == len(outputs) else outputs
