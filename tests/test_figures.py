@@ -43,7 +43,7 @@ def overlaps(figure, texts=None) -> list[tuple[str, str]]:
 
 def test_figure_4_of_the_released_vector():
     net = get_network("resnet18", 0.8)
-    columns = network_columns(net, net.channels, RELEASED)
+    columns = network_columns(net, net.channels, RELEASED, network_connections(net))
     assert [c.after for c in columns] == [51, *RELEASED]
     colours = [c.colour for c in columns[1:]]
     wider = np.greater(RELEASED, net.channels)
@@ -60,7 +60,7 @@ def test_figure_4_of_the_released_vector():
 
 def test_unchanged_sites_are_neither_red_nor_blue():
     net = get_network("resnet8_cifar")
-    columns = network_columns(net, net.channels, net.channels)
+    columns = network_columns(net, net.channels, net.channels, None)
     assert {c.colour for c in columns[1:]} == {NEUTRAL}
     assert columns[0].colour != NEUTRAL  # the stem isn't searched
 
@@ -81,8 +81,8 @@ def test_shortcuts_are_those_of_the_network(name, shortcuts, projections, concat
     if name not in NETWORKS:
         pytest.skip(f"no {name}")
     net = get_network(name, padding=padding)
-    columns = network_columns(net, net.channels, net.channels)
     connections = network_connections(net)
+    columns = network_columns(net, net.channels, net.channels, connections)
     arcs = network_arcs(columns, connections)
     assert len(arcs) == shortcuts
     assert sum(arc.projection for arc in arcs) == projections
@@ -110,9 +110,7 @@ class Picky:
 
 def test_a_module_that_cannot_be_traced_is_drawn_without_shortcuts():
     net = Network("picky", Picky(), (8, 8, 3))
-    columns = network_columns(net, (8, 6), (7, 9))
     assert network_connections(net) is None
-    assert [c.strided for c in columns] == [False, True]
     figure = draw_network(net, (8, 6), (7, 9))
     assert "shortcuts are not known" in figure.get_suptitle()
     assert overlaps(figure) == []
@@ -285,8 +283,9 @@ def test_what_the_run_does_not_know_is_not_in_the_title(tmp_path):
 
 
 def drawn(net):
-    columns = network_columns(net, net.channels, net.channels)
-    arcs = network_arcs(columns, network_connections(net))
+    connections = network_connections(net)
+    columns = network_columns(net, net.channels, net.channels, connections)
+    arcs = network_arcs(columns, connections)
     names = [c.layer.name for c in columns]
     title = draw_network(net, net.channels, net.channels).get_suptitle().replace("\n", " ")
     return [(names[a.first], names[a.last], a.level, a.projection) for a in arcs], title
@@ -329,11 +328,30 @@ def test_the_shortcuts_of_a_network_of_one_s_own_are_where_they_are():
     assert [arc[3] for arc in arcs].count(True) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "strided"),
+    [
+        ("resnet8_cifar", (2, 4)),
+        ("pyramidnet14_cifar", (4, 8)),
+        ("densenet16_cifar", ()),
+        ("mnasnet_cifar", None),
+    ],
+)
+def test_layers_that_downsample_are_those_with_a_stride(name, strided):
+    net = get_network(name)
+    found = network_connections(net).strided
+    heights = {row.site: row.height for row in net.layers(net.channels)}
+    lower = tuple(s for s in range(1, len(net.channels)) if heights[s] < heights[s - 1])
+    assert found == (lower if strided is None else strided)
+
+
 def test_branches_of_a_network_of_one_s_own_are_told():
     arcs, title = drawn(Network.from_module(Fork(), (8, 8, 3)))
     assert arcs == []
     assert "Conv.1 and Conv.2 are concatenated" in title
     assert "branches that lie side by side are drawn one after another" in title
+    net = Network.from_module(Fork(), (8, 8, 3))
+    assert network_connections(net).strided == ()  # a pooling lies before its sites 1 and 2
     assert "reads all" not in title
 
 

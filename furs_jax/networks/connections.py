@@ -29,6 +29,7 @@ class Connections(NamedTuple):
     shortcuts: tuple[Shortcut, ...]
     concatenated: tuple[tuple[int, ...], ...]  # sites whose outputs are
     reads: tuple[tuple[int, ...], ...]  # for each site the sites whose outputs its layer reads
+    strided: tuple[int, ...]  # sites whose layer lowers the resolution, not a pooling before it
     branches: bool  # whether layers lie side by side, of whom none reads the other
 
 
@@ -38,7 +39,7 @@ def find_connections(net: Network) -> Connections:
     module, marks = net.module(net.channels), SiteMarks([])
     variables = jax.eval_shape(module.init, jax.random.key(0), images)
     traced = jax.make_jaxpr(lambda v, x: module.apply(v, x, marks, train=False))(variables, images)
-    flow = _Flow([], [], {}, [])
+    flow = _Flow([], [], [], {}, [])
     _follow(traced.jaxpr, [frozenset()] * len(traced.jaxpr.invars), flow)
     return _connections(flow, len(net.channels))
 
@@ -53,10 +54,12 @@ class _Join(NamedTuple):
 class _Flow(NamedTuple):
     reads: list[Layers]  # of each layer
     depths: list[int]  # most layers in a row that end with this one
+    strided: list[bool]
     owners: dict[int, int]  # site -> its layer
     joins: list[_Join]
 
-    def add_layer(self, reads: Layers) -> int:
+    def add_layer(self, reads: Layers, strides: Sequence[int]) -> int:
+        self.strided.append(max(strides, default=1) > 1)
         self.depths.append(1 + max((self.depths[layer] for layer in reads), default=0))
         self.reads.append(reads)
         return len(self.reads) - 1
@@ -83,7 +86,7 @@ def _follow(jaxpr: Any, inputs: Sequence[Layers], flow: _Flow) -> list[Layers]:
         merged = frozenset().union(*operands)
         kind, mark = equation.primitive.name, str(equation.params.get("name", ""))
         if kind in ("conv_general_dilated", "dot_general"):
-            merged = frozenset([flow.add_layer(merged)])
+            merged = frozenset([flow.add_layer(merged, equation.params.get("window_strides", ()))])
         elif kind in (*_SUMS, "concatenate"):
             _join(operands, kind in _SUMS, flow)
         elif mark.startswith(SITE_MARK) and merged:
@@ -127,4 +130,5 @@ def _connections(flow: _Flow, sites: int) -> Connections:
         known(flow.reads[flow.owners[site]]) if site in flow.owners else () for site in range(sites)
     ]
     unique = {sites for sites in concatenated if len(sites) > 1}
-    return Connections(tuple(shortcuts), tuple(sorted(unique)), tuple(reads), branches)
+    strided = known(layer for layer, is_strided in enumerate(flow.strided) if is_strided)
+    return Connections(tuple(shortcuts), tuple(sorted(unique)), tuple(reads), strided, branches)

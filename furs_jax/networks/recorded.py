@@ -149,6 +149,7 @@ def _read_connections(record: Record | None) -> Connections | None:
     return Connections(
         tuple(Shortcut(tuple(s["past"]), s["projection"]) for s in record["shortcuts"]),
         *(tuple(map(tuple, record[field])) for field in ("concatenated", "reads")),
+        tuple(record.get("strided", ())),
         record["branches"],
     )
 
@@ -160,14 +161,15 @@ def _check(net: RecordedNetwork, record: Record) -> None:
     numbers += [row.height + 1 for row in net.table]  # what is no layer has none
     sites = {row.site for row in net.table} - {None}
     ways = net.connections
-    named = [s for group in (*ways.concatenated, *ways.reads) for s in group] if ways else []
-    named += [site for shortcut in ways.shortcuts for site in shortcut.past] if ways else []
+    groups = [*ways.concatenated, *ways.reads, ways.strided] if ways else []
+    groups += [shortcut.past for shortcut in ways.shortcuts] if ways else []
+    named = {site for group in groups for site in group}
     for wrong, what in (
         (not all(isinstance(n, str) for n in (net.name, *(r.name for r in net.table))), "names"),
         (not all(isinstance(n, int) and n > 0 for n in (*widths, *numbers)), "sizes"),
         (len(net.image_shape) != 3, "image_shape"),
         (len(record["start"]["channels"]) != len(net.channels), "start"),
-        (sites != set(range(len(net.channels))) or not set(named) <= sites, "sites"),
+        (sites != set(range(len(net.channels))) or not named <= sites, "sites"),
     ):
         if wrong:
             raise ValueError(f"the record of its network is damaged: its {what} can't be")

@@ -81,8 +81,8 @@ def draw_network(
       before, after: channel vectors, one width per site.
       title: by default the network's name with MACs and parameters of both, as far as known.
     """
-    columns = network_columns(net, before, after)
     connections = network_connections(net)
+    columns = network_columns(net, before, after, connections)
     arcs = network_arcs(columns, connections)
     rows = _wrap(columns, arcs)
     inside = _arcs_of_rows(rows, arcs)
@@ -105,7 +105,7 @@ def draw_network(
             _draw_row(ax, row, own, widest, net.image_shape[0])
         notes = [*_notes(columns, connections, left_out), "bar height: square root of the channels"]
         lines = [title or _title(net, before, after), f"({'; '.join(notes)})"]
-        wrapped = [textwrap.fill(t, int(15 * width), break_on_hyphens=False) for t in lines]
+        wrapped = [textwrap.fill(t, int(16.5 * width), break_on_hyphens=False) for t in lines]
         figure.suptitle("\n".join(wrapped), fontsize=7.5)
         handles = _legend(columns, arcs)
         per_line = len(handles) if slots > 14 else math.ceil(len(handles) / 2)
@@ -121,7 +121,10 @@ def draw_network(
 
 
 def network_columns(
-    net: Network | RecordedNetwork, before: Sequence[int], after: Sequence[int]
+    net: Network | RecordedNetwork,
+    before: Sequence[int],
+    after: Sequence[int],
+    connections: Connections | None,
 ) -> list[Column]:
     """The stem and all sites, in order."""
     rows = [
@@ -130,28 +133,15 @@ def network_columns(
         if not row.dense and (row.site is not None or row.height > 1)
     ]
     last = {row.site: index for index, row in enumerate(rows) if row.site is not None}
+    strided = connections.strided if connections else ()
     columns = []
     for index, row in enumerate(rows):
         if row.site is None and index == 0:
             columns.append(Column(row, row.name, row.outputs, row.outputs, False))
         elif row.site is not None and last[row.site] == index:
-            columns.append(
-                Column(
-                    row, _block(row.name), before[row.site], after[row.site], _strided(rows, row)
-                )
-            )
+            widths = before[row.site], after[row.site]
+            columns.append(Column(row, _block(row.name), *widths, row.site in strided))
     return columns
-
-
-def _strided(rows: Sequence[Layer], row: Layer) -> bool:
-    """Whether the site's own layers lower the resolution, not a pooling or transition before it."""
-    own = [i for i, r in enumerate(rows) if r.site == row.site and not r.name.endswith("_shortcut")]
-    if own[0] == 0:
-        return False
-    # A projection's row comes first, or beside; the layer before the site is the one to compare.
-    source = next(r for r in reversed(rows[: own[0]]) if not r.name.endswith("_shortcut"))
-    inner = any(rows[a].height > rows[b].height for a, b in itertools.pairwise(own))
-    return inner or (source.site is not None and source.height > rows[own[0]].height)
 
 
 def _block(name: str) -> str:

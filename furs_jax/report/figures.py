@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from furs_jax.errors import ConfigError
 from furs_jax.report.labels import place_labels
@@ -246,8 +247,9 @@ def _draw_panel(ax: Axes, rows: Sequence[Row], colours: dict[str, str]) -> tuple
     low, high = min(row.macs_m for row in rows), max(row.macs_m for row in rows)
     if high > 4 * low:
         ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.xaxis.set_major_formatter("{x:g}")
-        ax.xaxis.set_minor_formatter("")
+        ax.xaxis.set_minor_formatter("")  # no powers of ten, which are formulas
     elif high < 1.02 * low:  # one budget: not a thousandth of it over the whole width
         ax.set_xlim(0.97 * low, 1.03 * high)
     ax.margins(x=0.12, y=0.12)
