@@ -37,7 +37,8 @@ setup(
         "cuda12": ["jax[cuda12]"],
         "cuda13": ["jax[cuda13]"],
         # Reads TFDS sets in ArrayRecord form without TensorFlow.
-        "tfds": ["array_record>=0.8", "pillow>=11"],
+        # importlib_resources: TFDS 4.9.10 prepares nothing without it, and doesn't ask for it.
+        "tfds": ["array_record>=0.8", "importlib_resources>=6", "pillow>=12"],
         # Reads images from disk, as of ImageNet. Sets in memory need none of it.
         "images": [
             "grain>=0.2.18",

@@ -1,14 +1,25 @@
 """Data: sources, the three splits, batches, augmentation, damaged files."""
 
 import gzip
+import io
+import resource
 import struct
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
-from furs_jax.data import Split, evaluation_batches, load_dataset, load_images, training_batch
+from furs_jax.data import (
+    Split,
+    evaluation_batches,
+    load_dataset,
+    load_images,
+    notes,
+    training_batch,
+)
 from furs_jax.data.augment import crop_and_flip, normalise
 from furs_jax.errors import ConfigError, DataError
 
@@ -63,6 +74,70 @@ def test_damaged_idx_files_are_named(idx, damage):
         load_images(f"idx:{idx}")
 
 
+def _idx(kind: int, shape: tuple[int, ...], content: bytes) -> bytes:
+    return struct.pack(f">{1 + len(shape)}I", kind << 8 | len(shape), *shape) + content
+
+
+BILLIONS = 2_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (_idx(8, (BILLIONS, 6, 5), b"abc"), "damaged .its header claims 60,000,000,000 bytes, of"),
+        (_idx(8, (200, 6, 5), bytes(5999)), "damaged .*claims 6,000 bytes|damaged .*holds less"),
+        (_idx(8, (200, 6, 5), bytes(6001)), "damaged .*6,000 bytes, and it holds more"),
+        (_idx(8, (200, 6, 5), bytes(1 << 24)), "damaged .*6,000 bytes, and it holds more"),
+        (_idx(13, (200, 6, 5), bytes(24_000)), "holds floats; only bytes are read"),
+        (_idx(11, (200, 6, 5), bytes(12_000)), "holds 16-bit integers; only bytes are read"),
+        (_idx(8, (200, 6, 5, 1), bytes(6000)), "damaged .magic number 0x804, not 0x803"),
+        (_idx(8, (0, 6, 5), b""), "holds 0 images but 200 labels"),
+        (_idx(8, (200, 0, 5), b""), "holds no images"),
+    ],
+    ids=["claims", "less", "more", "much more", "floats", "integers", "4-D", "none", "thin"],
+)
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_idx_files_hold_what_their_header_says(idx, content, message, suffix):
+    (idx / "train-images-idx3-ubyte.gz").unlink()
+    path = idx / f"train-images-idx3-ubyte{suffix}"
+    path.write_bytes(gzip.compress(content) if suffix else content)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DataError, match=message) as error:
+        load_images(f"idx:{idx}")
+    assert len(str(error.value).splitlines()) == 1
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 100 * (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+@pytest.mark.parametrize("label", [4, 9, 2])
+def test_test_labels_that_training_has_not_are_refused(idx, label):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (200, 6, 5), np.uint8)
+    known = np.array([0, 1, 3, 5], np.uint8)  # 2 and 4 lie between them
+    _write_idx(idx, "train", images, known[np.arange(200) % 4], ".gz")
+    _write_idx(idx, "t10k", images[:50], np.full(50, 3, np.uint8))
+    assert load_images(f"idx:{idx}").num_classes == 6
+    _write_idx(idx, "t10k", images[:50], np.full(50, label, np.uint8))
+    with pytest.raises(DataError, match=f"50 test images in .* no training image has: {label}; "):
+        load_images(f"idx:{idx}")
+
+
+def test_the_last_images_may_not_be_all_or_none_of_them(idx):
+    for fraction in (0.001, 0.999):
+        with pytest.raises(DataError, match="leaves images both to train on and to hold out"):
+            load_dataset(f"idx:{idx}", fraction, "last")
+
+
+def test_classes_that_are_held_out_as_a_whole_are_said(idx, capsys):
+    labels = (np.arange(200) // 50).astype(np.uint8)
+    _write_idx(idx, "train", np.zeros((200, 6, 5), np.uint8), labels, ".gz")
+    notes.say.cache_clear()
+    load_dataset(f"idx:{idx}", 0.25, "last")
+    assert "some are of 1 classes that no image to train on has" in capsys.readouterr().err
+    load_dataset(f"idx:{idx}", 0.25)
+    assert capsys.readouterr().err == ""
+
+
 def test_digits_are_split_into_three_disjoint_stratified_parts():
     data = load_dataset("digits", search_fraction=0.2)
     sizes = [len(s.labels) for s in (data.train, data.search, data.test)]
@@ -109,6 +184,7 @@ def test_the_split_is_seeded_and_can_be_the_last_images(idx):
             ConfigError,
             "data.pool=0 must be a whole number of at least 1",
         ),
+        ({"name": "random:3x3x1:0:9"}, DataError, "must not have a zero"),
         ({"name": "random:3x3"}, DataError, "should be like random:32x32x3:100:1024"),
         ({"name": "tfds:cifar11"}, DataError, "no data set 'cifar11'"),
     ],
@@ -132,14 +208,29 @@ def test_pooled_images_are_means_of_squares_in_every_split():
 
 @pytest.mark.parametrize("name", ["cifar10", "imagenet2012"])
 def test_unprepared_tfds_sets_say_how_to_prepare_them(name, tmp_path):
-    with pytest.raises(DataError, match=rf'tfds.builder\("{name}", file_format="array_record"'):
+    with pytest.raises(
+        DataError, match=rf'tfds.builder\("{name}", file_format="array_record"'
+    ) as error:
         load_dataset(f"tfds:{name}", data_dir=str(tmp_path))
+    # TFDS fails without the last, and doesn't ask for it.
+    packages = "pip install tensorflow tensorflow-datasets importlib_resources"
+    assert packages in str(error.value)
+
+
+def encoded(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels if pixels.shape[-1] != 1 else pixels[..., 0]).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 @pytest.mark.parametrize(("name", "classes"), [("cifar10", 10), ("cifar100", 100)])
-def test_cifar_through_tfds(name, classes):
+def test_cifar_through_tfds(name, classes, monkeypatch):
     import tensorflow_datasets as tfds
 
+    def encode(feature, pixels):  # TFDS encodes its mocks with TensorFlow, else
+        return encoded(pixels)
+
+    monkeypatch.setattr(tfds.features.Image, "encode_example", encode)
     with tfds.testing.mock_data(num_examples=60):
         data = load_dataset(f"tfds:{name}", search_split="last")
     assert (len(data.train.labels), len(data.search.labels)) == (54, 6)

@@ -7,7 +7,7 @@ class UnsupportedError(ValueError):
     """An image that may be sound, but is too large, or of a kind that can't be read for certain."""
 
 
-def eight_bits(values: np.ndarray, bits: int = 16) -> np.ndarray:
+def eight_bits(values: np.ndarray, bits: int = 16, black: bool = False) -> np.ndarray:
     """Pixel values as uint8.
 
     Booleans are black and white; unsigned 16-bit values lose their lower bits; floats count from 0
@@ -15,6 +15,7 @@ def eight_bits(values: np.ndarray, bits: int = 16) -> np.ndarray:
 
     Args:
       bits: that the values of a uint16 array use: 12 of some cameras and microscopes.
+      black: whether an array of them may end up black, as one of 8-bit values would.
 
     Raises:
       UnsupportedError: values lie outside that range, so that their white is unknown.
@@ -35,7 +36,7 @@ def eight_bits(values: np.ndarray, bits: int = 16) -> np.ndarray:
             )
         return _scaled(values)
     if values.dtype == np.uint16:
-        if 0 < high < 1 << (bits - 8):
+        if not black and 0 < high < 1 << (bits - 8):
             raise UnsupportedError(
                 f"its {bits}-bit values end at {high}, so that it would be black in 8 bits; save "
                 "it with 8 bits"

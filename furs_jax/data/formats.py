@@ -73,11 +73,14 @@ def check_size(height: int, width: int) -> None:
         )
 
 
-def decode(data: bytes) -> np.ndarray:
+def decode(data: bytes, black: bool = False) -> np.ndarray:
     """The pixels of a PNG, WebP, BMP, GIF, TIFF or PPM file, uint8 (height, width, channels).
 
     Channels: grey, grey and alpha, RGB, or RGBA. It is turned as EXIF says. Of several frames or
     pages the first is taken.
+
+    Args:
+      black: whether a 16-bit image may end up black.
 
     Raises:
       ValueError: it is none of these, or damaged.
@@ -94,7 +97,7 @@ def decode(data: bytes) -> np.ndarray:
             image.load()
             if image.format == "PNG":
                 _check_png(image, data)
-            return upright(_pixels(image), orientation(image))
+            return upright(_pixels(image, black), orientation(image))
     except UnsupportedError:
         raise
     except Exception as error:  # Pillow raises errors of many kinds on damaged files
@@ -119,7 +122,7 @@ def upright(pixels: np.ndarray, turned: int) -> np.ndarray:
     return pixels.swapaxes(0, 1) if turned > 4 else pixels
 
 
-def _pixels(image: Image.Image) -> np.ndarray:
+def _pixels(image: Image.Image, black: bool) -> np.ndarray:
     if image.mode in _GREY_OF_MANY_BITS:
         values, bits = np.asarray(image), 16
         if image.format == "TIFF":
@@ -127,7 +130,7 @@ def _pixels(image: Image.Image) -> np.ndarray:
         elif image.mode == "I":  # of PPM, and of PNG by older Pillow
             values = values.astype(np.uint16)
         # Native byte order compares and shifts as the others do.
-        return eight_bits(values.astype(values.dtype.newbyteorder("=")), bits)[..., None]
+        return eight_bits(values.astype(values.dtype.newbyteorder("=")), bits, black)[..., None]
     if image.mode not in _MODES:
         raise UnsupportedError(f"images of Pillow's mode {image.mode} are not read")
     mode = _MODES[image.mode]

@@ -1,6 +1,8 @@
 """Where images come from: digits, IDX files, TFDS, a folder of classes, or random numbers."""
 
 import gzip
+import math
+import os
 import pathlib
 import re
 import struct
@@ -12,6 +14,8 @@ import numpy as np
 from furs_jax.data import folders
 from furs_jax.data.batches import Split
 from furs_jax.data.disk import AnySplit, Reading, split_on_disk
+from furs_jax.data.holdout import stratified
+from furs_jax.data.notes import say
 from furs_jax.errors import DataError
 
 SOURCES = (
@@ -23,12 +27,27 @@ SOURCES = (
 )
 
 
+# What an IDX file's third byte says that it holds.
+_IDX_TYPES = {
+    0x08: "bytes",
+    0x09: "signed bytes",
+    0x0B: "16-bit integers",
+    0x0C: "32-bit integers",
+    0x0D: "floats",
+    0x0E: "doubles",
+}
+# A gzipped IDX file may claim so many bytes, or so many for each that it has: Fashion-MNIST's
+# images shrink to a half, the digits of MNIST to a fifth.
+_SMALL, _SHRINKS = 1 << 28, 100
+
+
 class Images(NamedTuple):
     """A source's images: those that may be trained on, and those read once at the end."""
 
     train: AnySplit
     test: AnySplit
     num_classes: int
+    class_names: tuple[str, ...] = ()  # as the user would look for them, where they are known
 
 
 def load_images(name: str, data_dir: str | None = None, reading: Reading | None = None) -> Images:
@@ -60,15 +79,12 @@ def load_images(name: str, data_dir: str | None = None, reading: Reading | None 
 def _digits() -> Images:
     """1,797 handwritten digits of 8x8 pixels; a seeded, stratified fifth of them is the test."""
     from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
 
     bunch = load_digits()
     images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
     split = Split(images, bunch.target.astype(np.int32))
-    train, test = train_test_split(
-        np.arange(len(split.labels)), test_size=0.2, stratify=split.labels, random_state=0
-    )
-    return Images(split.take(np.sort(train)), split.take(np.sort(test)), 10)
+    train, test = stratified(split.labels, 0.2, 0, "digits")
+    return Images(split.take(train), split.take(test), 10)
 
 
 def _idx(folder: pathlib.Path) -> Images:
@@ -85,6 +101,15 @@ def _idx(folder: pathlib.Path) -> Images:
                 f"{folder} holds {len(split.images)} images but {len(split.labels)} labels; "
                 "fetch its four files again"
             )
+        if not split.images.size:
+            raise DataError(f"{folder} holds no images to train on or none to test on")
+    unknown = np.setdiff1d(test.labels, train.labels)
+    if len(unknown):
+        raise DataError(
+            f"{np.isin(test.labels, unknown).sum():,} test images in {folder} have labels that no "
+            f"training image has: {', '.join(map(str, unknown[:10]))}; remove them, or add images "
+            "of these classes to train on"
+        )
     return Images(train, test, int(train.labels.max()) + 1)
 
 
@@ -98,24 +123,44 @@ def _read_idx(folder: pathlib.Path, stem: str, dimensions: int) -> np.ndarray:
             "/usr/share/datasets/fashion-mnist) or the four files of "
             "github.com/zalandoresearch/fashion-mnist; then give --config.data.name=idx:DIR"
         )
+    path = found[0]
     try:
-        raw = found[0].read_bytes()
-        content = gzip.decompress(raw) if found[0].suffix == ".gz" else raw
-        header = 4 + 4 * dimensions
-        magic, *shape = struct.unpack(f">{1 + dimensions}I", content[:header])
-        if magic != 0x0800 + dimensions:
-            raise ValueError(f"magic number {magic:#x}, not {0x0800 + dimensions:#x}")
-        return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+            header = file.read(4 + 4 * dimensions)
+            magic, *shape = struct.unpack(f">{1 + dimensions}I", header)
+            kind, given = divmod(magic, 1 << 8)
+            if kind != 0x08 and kind in _IDX_TYPES:
+                raise DataError(f"{path} holds {_IDX_TYPES[kind]}; only bytes are read: convert it")
+            if (kind, given) != (0x08, dimensions):
+                raise ValueError(f"magic number {magic:#x}, not {0x0800 + dimensions:#x}")
+            size = math.prod(shape)
+            _check_claim(size, len(header), os.fstat(file.fileno()).st_size, path.suffix == ".gz")
+            content = file.read(size + 1)  # one more, to see the end
+        if len(content) != size:
+            more = "more" if len(content) > size else "less"
+            raise ValueError(f"its header says {size:,} bytes, and it holds {more}")
+        return np.frombuffer(content, np.uint8).reshape(shape)
+    except DataError:
+        raise
     except (ValueError, EOFError, OSError, struct.error, gzip.zlib.error) as error:
-        raise DataError(f"{found[0]} is damaged ({error}); fetch it again") from error
+        raise DataError(f"{path} is damaged ({error}); fetch it again") from error
+
+
+def _check_claim(size: int, header: int, file_size: int, gzipped: bool) -> None:
+    """Raises ValueError where a file can't hold what its header claims, before that is read."""
+    most = max(_SMALL, _SHRINKS * file_size) if gzipped else file_size - header
+    if size > most:
+        raise ValueError(f"its header claims {size:,} bytes, of {file_size:,} in the file")
 
 
 def _folder(folder: pathlib.Path, reading: Reading) -> Images:
-    files, labels, test_files, test_labels, num_classes = folders.scan(folder)
+    found = folders.scan(folder)
+    say(found.summary)
     return Images(
-        split_on_disk(files, labels, reading),
-        split_on_disk(test_files, test_labels, reading),
-        num_classes,
+        split_on_disk(found.train, found.train_labels, reading),
+        split_on_disk(found.test, found.test_labels, reading),
+        len(found.class_folders),
+        found.class_folders,
     )
 
 
@@ -130,6 +175,8 @@ def _random(argument: str) -> Images:
     if not match:
         raise DataError(f"'random:{argument}' should be like random:32x32x3:100:1024")
     *shape, classes, count = map(int, match.groups())
+    if 0 in (*shape, classes, count):
+        raise DataError(f"'random:{argument}' must not have a zero, as in random:32x32x3:100:1024")
     train, test = (_noise(seed, count, shape, classes) for seed in (0, 1))
     return Images(train, test, classes)
 

@@ -6,7 +6,9 @@ import numpy as np
 
 from furs_jax.data.batches import Split
 from furs_jax.data.disk import AnySplit, DiskSplit, Reading
-from furs_jax.data.sources import load_images
+from furs_jax.data.holdout import stratified
+from furs_jax.data.notes import say
+from furs_jax.data.sources import Images, load_images
 from furs_jax.errors import ConfigError, DataError
 from furs_jax.options import check_option
 
@@ -69,7 +71,8 @@ def load_dataset(
         )
     images = load_images(name, data_dir, reading)
     trained, test = (_pooled(split, pool) for split in (images.train, images.test))
-    train, search = _hold_out(trained, search_fraction, search_split, seed)
+    images = images._replace(train=trained, test=test)
+    train, search = _hold_out(name, images, search_fraction, search_split, seed)
     if isinstance(train, DiskSplit):
         mean, std = _IMAGENET_MEAN, _IMAGENET_STD
     else:
@@ -90,23 +93,28 @@ def _pooled(split: AnySplit, side: int) -> AnySplit:
     return Split(np.round(means).astype(np.uint8), split.labels)
 
 
-def _hold_out(split: AnySplit, fraction: float, how: str, seed: int) -> tuple[AnySplit, AnySplit]:
+def _hold_out(
+    name: str, images: Images, fraction: float, how: str, seed: int
+) -> tuple[AnySplit, AnySplit]:
+    split = images.train
     count = len(split.labels)
-    if how == "last":
-        boundary = count - round(fraction * count)
-        return split.take(slice(boundary)), split.take(slice(boundary, None))
-    from sklearn.model_selection import train_test_split
-
-    try:
-        train, search = train_test_split(
-            np.arange(count), test_size=fraction, stratify=split.labels, random_state=seed
-        )
-    except ValueError as error:
+    if how == "stratified":
+        places = stratified(split.labels, fraction, seed, name, images.class_names)
+        return split.take(places[0]), split.take(places[1])
+    held = round(fraction * count)
+    if not 0 < held < count:
         raise DataError(
-            f"data.search_fraction={fraction:g} of {count} images can't hold every class "
-            f"({error}); give a larger one, or data.search_split=last"
-        ) from error
-    return split.take(np.sort(train)), split.take(np.sort(search))
+            f"data.search_fraction={fraction:g} of {count:,} images is {held:,}; give one that "
+            "leaves images both to train on and to hold out"
+        )
+    train, search = split.take(slice(count - held)), split.take(slice(count - held, None))
+    unknown = np.setdiff1d(search.labels, train.labels)
+    if len(unknown):
+        say(
+            f"{name}: of the last {held:,} images, which are held out, some are of {len(unknown)} "
+            "classes that no image to train on has; data.search_split=stratified avoids it"
+        )
+    return train, search
 
 
 def _statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
