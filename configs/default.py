@@ -55,8 +55,8 @@ def data() -> ml_collections.ConfigDict:
     # need some (not measured)
     options.processes = 0
     options.prefetch = 2  # batches read ahead
-    # A damaged image stops the run, or "skip": counted, and in training replaced by the next
-    # image
+    # An image that is damaged, or can't be used, stops the run, or "skip": counted, and in training
+    # replaced by the next image
     options.on_corrupt = "raise"
     return options
 

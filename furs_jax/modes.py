@@ -3,6 +3,7 @@
 import functools
 import json
 import pathlib
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from furs_jax import hosts, paths
 from furs_jax.distill import load_network
-from furs_jax.errors import ConfigError, DataError
+from furs_jax.errors import ConfigError, DataError, MissingExtraError
 from furs_jax.final import train_seeds
 from furs_jax.furs import what_draws_bought
 from furs_jax.measure import make_task_estimate, search_batches
@@ -108,13 +109,20 @@ def measure(config: ml_collections.ConfigDict, workdir: str | None) -> Record:
 
 
 def describe(config: ml_collections.ConfigDict, workdir: str | None) -> None:
-    """Prints the table of layers; where the data is not there, for the network's usual images."""
+    """Prints the table of layers.
+
+    Where the data is not there, it says so and prints that for the network's usual images. A folder
+    of one's own has no usual ones, so that it must be there.
+    """
     del workdir
     try:
         prepared = prepare(config)
         net, start = prepared.task.net, prepared.start
         images = f"the images of {config.data.name}"
-    except DataError:
+    except (DataError, MissingExtraError) as error:
+        if config.data.name.startswith("folder:"):
+            raise
+        print(f"furs_jax: this is the table of other images: {error}", file=sys.stderr)
         net, budget = initial_network(config, _UsualImages())
         start, images = start_vector(config, net, budget), "its usual images"
     channels = given_channels(config, net) or net.channels

@@ -330,11 +330,20 @@ def test_a_vector_is_taken_from_another_run_s_result(finished, tmp_path):
         start_vector(config, net, budget)
 
 
+def test_describe_of_a_missing_folder_shows_no_other_table(tmp_path):
+    config = small_config(mode="describe")
+    config.data.name = f"folder:{tmp_path}/nowhere"
+    with pytest.raises(DataError, match="nowhere should have the folders train and val"):
+        run(config, None)
+
+
 def test_describe_needs_neither_data_nor_folder(tmp_path, capsys):
     config = small_config(mode="describe")
     config.data.name = f"idx:{tmp_path}"
     run(config, None)
-    assert "for its usual images: 32x32x3" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "for its usual images: 32x32x3" in printed.out
+    assert f"this is the table of other images: {tmp_path}/train-images" in printed.err
     config.width_multiplier, config.flops_budget = 1.0, 1e6
     run(config, None)
     (total,) = (x for x in capsys.readouterr().out.splitlines() if x.startswith("total"))
