@@ -22,7 +22,7 @@ from furs_jax.report.style import NARROWER, NEUTRAL, WIDER, new_figure, short_na
 from furs_jax.resources import Layer
 from tests.conftest import tiny_densenet, tiny_mbconv
 from tests.own_network import Fork
-from tests.runs import RELEASED, fake_run, rewrite
+from tests.runs import RELEASED, fake_run, fake_training, rewrite
 
 
 def overlaps(figure, texts=None) -> list[tuple[str, str]]:
@@ -254,6 +254,13 @@ def test_points_lie_at_their_macs(tmp_path):
     sizes = [line.get_markersize() for line in lines]
     assert sizes == sorted(sizes, reverse=True)  # so that none hides another
     assert [line.get_zorder() for line in lines] == sorted(line.get_zorder() for line in lines)
+
+
+def test_a_trained_network_has_a_marker_of_its_own(tmp_path):
+    runs = [fake_run(tmp_path / "r"), fake_training(tmp_path / "t")]
+    (ax,) = draw_accuracy(runs).axes
+    markers = [container.lines[0].get_marker() for container in ax.containers]
+    assert len(set(markers)) == len(markers) == 3
 
 
 def test_one_seed_has_no_whisker(tmp_path):

@@ -46,6 +46,7 @@ _CHANGES = (
 _OURS = {
     ORIGINAL: ("o", 6.5, "--", 3.0, 2.1),
     START: ("^", 5.5, ":", 1.8, 2.2),
+    TRAINED: ("P", 5.0, "none", 0.8, 2.4),
     "": ("s", 3.2, "-", 0.8, 2.3),
 }
 _FEW_SITES = 36  # up to here each has room for a name
