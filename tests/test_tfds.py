@@ -175,6 +175,26 @@ def test_kept_labels_are_read_again_where_they_are_damaged_or_of_another_prepara
     assert load() == right[::-1]
 
 
+@pytest.mark.parametrize("shape", [(4, 4, 1), (None, None, 1)])
+def test_damaged_files_of_a_set_are_one_line(tmp_path, shape):
+    def read():
+        images = load_images("tfds:tiny", str(tmp_path), Reading(image_size=4, workers=1))
+        for split in images[:2]:
+            split.examples(np.arange(len(split.labels)))
+
+    prepare(tmp_path, {"train": examples(), "test": examples()}, shape)
+    read()
+    for path in [path for path in tmp_path.glob("tiny/**/*") if path.is_file()]:
+        sound = path.read_bytes()
+        for damaged in (b"", sound[: len(sound) // 2], b"{" + sound[:-1]):
+            path.write_bytes(damaged)
+            with pytest.raises(DataError) as error:
+                read()
+            assert len(str(error.value).splitlines()) == 1
+        path.write_bytes(sound)
+    read()
+
+
 def test_a_missing_extra_is_named_with_what_installs_it(tmp_path, monkeypatch):
     missing = ModuleNotFoundError("No module named 'array_record'", name="array_record")
     installs = r"which is not installed: pip install -e '\.\[tfds\]'"

@@ -138,6 +138,12 @@ def _explained(name: str, data_dir: str | None) -> Iterator[None]:
         raise MissingExtraError("TFDS sets", str(error.name or error), "tfds") from error
     except (AssertionError, KeyError, NotImplementedError, OSError, ValueError) as error:
         raise DataError(_how_to_prepare(name, data_dir)) from error
+    except Exception as error:  # of protobuf, where a file is damaged
+        reason = str(error).splitlines()[:1]
+        raise DataError(
+            f"data set {name!r} is damaged ({' '.join(reason)}); remove its folder in "
+            f"{data_dir or '~/tensorflow_datasets'} and prepare it anew"
+        ) from error
 
 
 def _how_to_prepare(name: str, data_dir: str | None) -> str:
@@ -166,9 +172,9 @@ class TfdsRecords:
 
     def read(self, number: int) -> bytes:
         try:
-            return self.source[number]["image"]
+            return bytes(self.source[number]["image"])
         except Exception as error:  # array_record and protobuf raise errors of many kinds
-            raise ValueError(str(error)) from error
+            raise ValueError(f"its record can't be read: {error}") from error
 
     def label(self, number: int) -> int:
         try:
