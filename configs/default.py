@@ -160,6 +160,9 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     # Weights to begin with, and their widths: a folder in a run's checkpoints/. Of the first round,
     # or of mode "train"; what modes "evaluate" and "furs" look at.
     config.init_from = config_dict.placeholder(str)
+    # Of its layers whose size follows the number of classes: "load", or "fresh" initial weights, as
+    # for fine-tuning on other classes than the checkpoint was trained for.
+    config.init_head = "load"
     config.padding = "max"  # residual sums of unequal widths: "max" or "local"
     config.dtype = "auto"  # of the computation: bfloat16 on TPU and GPU, float32 on CPU
     config.cpu_devices = 0  # JAX devices on CPU; 0: as measured best, see best_cpu_devices

@@ -151,6 +151,10 @@ class Checkpoints:
         )
         return self._manager.restore(step, args=ocp.args.Composite(state=restore)).state
 
+    def arrays(self) -> list[str]:
+        """Name, dtype and shape of every array of the latest checkpoint."""
+        return hosts.from_first(lambda: self._json()["arrays"])
+
     def _json(self) -> Record:
         arguments = ocp.args.Composite(json=ocp.args.JsonRestore())
         return self._manager.restore(self._manager.latest_step(), args=arguments).json

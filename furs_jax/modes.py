@@ -149,7 +149,8 @@ def _checkpoint(
             "run's checkpoints/, such as runs/x/checkpoints/final_searched_0"
         )
     prepared = prepare(config)
-    channels, variables = load_network(config.init_from, prepared.task.net, "init_from")
+    net, data = prepared.task.net, config.data.name
+    channels, variables = load_network(config.init_from, net, "init_from", data)
     return prepared, channels, jax.device_put(variables, jax.local_devices()[0])
 
 

@@ -18,6 +18,7 @@ from furs_jax import paths
 from furs_jax.errors import ConfigError
 
 AUTO = "auto"
+LOAD, FRESH = "load", "fresh"
 MAX_RATE = 0.5  # of dropping a channel
 MAX_WIDTH = 64  # of networks, times the usual one
 METRICS = ("loss", "accuracy")
@@ -217,6 +218,7 @@ OPTIONS: dict[str, Kind] = {
     "channels": Either(Widths()),
     "channels_from": Either(Path()),
     "init_from": Either(Path()),
+    "init_head": Choice((LOAD, FRESH)),
     "padding": Choice(PADDINGS),
     "dtype": Choice(("auto", "float32", "bfloat16")),
     "cpu_devices": whole(0, 1024),

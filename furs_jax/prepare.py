@@ -1,20 +1,22 @@
 """What is checked and made ready before a run computes anything: data, network, budget, devices."""
 
 import dataclasses
+import json
 import pathlib
 import zlib
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import ml_collections
 
 from furs_jax import hosts
 from furs_jax.data import AnySplit, Dataset, Reading, load_dataset
-from furs_jax.distill import ORIGINAL, load_network
-from furs_jax.errors import BudgetError, ConfigError
+from furs_jax.distill import ORIGINAL, load_channels, load_network
+from furs_jax.errors import BudgetError, ConfigError, FursError
 from furs_jax.furs import Estimator
 from furs_jax.inherit import free_axes
 from furs_jax.networks import Network, get_network
-from furs_jax.options import MAX_WIDTH, check
+from furs_jax.options import FRESH, MAX_WIDTH, Widths, check
 from furs_jax.reallocate import TOLERANCE, fit_to_budget
 from furs_jax.recipe import Recipe
 from furs_jax.runtime import resolve_dtype, set_up
@@ -22,6 +24,7 @@ from furs_jax.step import check_batch_size
 from furs_jax.train import Task
 from furs_jax.workdir import read_json
 
+_LARGEST_RESULT = 2**24  # bytes of a result.json; they have thousands
 AS_GIVEN = ("train", "evaluate", "furs")  # modes without a budget
 
 
@@ -52,8 +55,10 @@ def prepare(config: ml_collections.ConfigDict) -> Prepared:
         limits = config.reallocate
         fit_to_budget(net, net.channels, budget, limits.min_channels, limits.channel_multiple)
     start = start_vector(config, net, budget)
+    _check_weights(config, net, start)
     if config.kd.teacher not in (None, ORIGINAL):
-        load_network(config.kd.teacher, teacher_network(config, dataset), "kd.teacher")
+        teacher = teacher_network(config, dataset)
+        load_network(config.kd.teacher, teacher, "kd.teacher", config.data.name)
     for option, size in batch_sizes.items():
         check_batch_size(option, size, len(devices))
     recipe_of(config.train).check("train", dataset.train)
@@ -65,6 +70,22 @@ def prepare(config: ml_collections.ConfigDict) -> Prepared:
     return Prepared(Task(net, dataset, devices, dtype, config.eval_batch_size), budget, start)
 
 
+def _check_weights(config: ml_collections.ConfigDict, net: Network, start: Sequence[int]) -> None:
+    """Raises ConfigError where a training can't begin with the weights of init_from."""
+    if config.init_from is None or config.mode not in ("search", "train"):
+        return
+    way_on = "; give --config.init_head=fresh to begin with all its weights but the head's"
+    channels, _ = load_network(
+        config.init_from, net, "init_from", config.data.name, config.init_head, way_on
+    )
+    if channels != tuple(start):
+        raise ConfigError(
+            f"init_from={config.init_from} has channels {channels}, which are not those to train: "
+            f"{start}. To take the checkpoint's leave channels and channels_from out, "
+            "and give a search the checkpoint's MACs, by width_multiplier or flops_budget"
+        )
+
+
 def given_channels(config: ml_collections.ConfigDict, net: Network) -> tuple[int, ...] | None:
     """The vector of `channels`, `channels_from` or `init_from`; None where none is given.
 
@@ -73,9 +94,7 @@ def given_channels(config: ml_collections.ConfigDict, net: Network) -> tuple[int
         least one channel for every site.
     """
     given = _given_channels(config, net)
-    if given is None or (
-        len(given) == len(net.channels) and all(isinstance(c, int) and c > 0 for c in given)
-    ):
+    if given is None or (len(given) == len(net.channels) and Widths().allows(given)):
         return given
     raise ConfigError(
         f"channels={given} must be {len(net.channels)} widths, one for each site of {net.name}, "
@@ -90,18 +109,50 @@ def _given_channels(config: ml_collections.ConfigDict, net: Network) -> tuple | 
         given = tuple(config.channels)
         return given * len(net.channels) if len(given) == 1 else given
     if config.channels_from:
+        path = pathlib.Path(config.channels_from).expanduser()
         try:
-            path = pathlib.Path(config.channels_from).expanduser()
-            result = hosts.from_first(lambda: read_json(path))
-            entry = result.get("searched") or result["trained"]
-            return tuple(entry["channels"])
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise ConfigError(
-                f"channels_from={config.channels_from} is no run's result.json ({error!r})"
-            ) from error
+            return tuple(hosts.from_first(lambda: _vector_of_result(path)))
+        except ConfigError as error:
+            raise ConfigError(f"channels_from={config.channels_from} {error}") from error
     if config.init_from:
-        return load_network(config.init_from, net, "init_from")[0]
+        return load_channels(config.init_from, net, "init_from")
     return None
+
+
+def _vector_of_result(path: pathlib.Path) -> list[int]:
+    """The found or trained vector in a result.json.
+
+    Raises:
+      ConfigError: there is none; the message goes on where the path was named.
+    """
+    if path.is_dir():
+        raise ConfigError("is a folder; give the result.json in it")
+    if not path.is_file():
+        raise ConfigError("is not there; give the result.json of a run")
+    if path.stat().st_size > _LARGEST_RESULT:
+        raise ConfigError(f"is no run's result.json: it has more than {_LARGEST_RESULT:,} bytes")
+    try:
+        result = read_json(path)
+        json.loads(path.read_bytes(), object_pairs_hook=_unambiguous)
+    except (FursError, OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"is no run's result.json ({error})") from error
+    entries = [result.get(key) for key in ("searched", "trained")] if _is_object(result) else []
+    vectors = [entry.get("channels") for entry in entries if _is_object(entry)]
+    if not vectors:
+        raise ConfigError('is no run\'s result.json: it has no "searched" or "trained" network')
+    if not isinstance(vectors[0], list) or not Widths().allows(vectors[0]):
+        raise ConfigError(f"is no run's result.json: its channels are not {Widths()}")
+    return vectors[0]
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError(f"a name comes twice: {', '.join(key for key, _ in pairs)[:100]}")
+    return found
 
 
 def start_vector(config: ml_collections.ConfigDict, net: Network, budget: int) -> tuple[int, ...]:
@@ -189,6 +240,13 @@ def check_options(config: ml_collections.ConfigDict) -> None:
     if config.flops_budget is not None and config.width_multiplier != 1.0:
         raise ConfigError(
             "flops_budget sets the width of the original network, so width_multiplier must stay 1"
+        )
+    if config.init_head == FRESH and (
+        config.init_from is None or config.mode in ("evaluate", "furs")
+    ):
+        raise ConfigError(
+            "init_head=fresh is for trainings (mode=search or train) that begin with the weights "
+            "of init_from"
         )
     estimator_of(config.furs).check()
 

@@ -170,8 +170,8 @@ def fit_to_budget(
     if net.macs(narrowest) > budget:
         raise BudgetError(
             f"the budget of {budget:,} MACs can't be met: with {floor} channels at every site "
-            f"{net.name} still needs {net.macs(narrowest):,}; give a larger flops_budget, "
-            "a smaller width_multiplier or reallocate.min_channels"
+            f"{net.name} still needs {net.macs(narrowest):,}; give "
+            f"{_way_to_budget(net, budget, min_channels, channel_multiple)}"
         )
 
     def scaled(factor: float) -> np.ndarray:
@@ -198,6 +198,26 @@ def _filled(net, vector, budget, bounds, unit) -> np.ndarray:
             break
         vector = closer
     return vector
+
+
+def _way_to_budget(net: Network, budget: int, min_channels: int, channel_multiple: int) -> str:
+    """What helps where the narrowest network exceeds the budget: each of what is named alone."""
+    more = "a larger width_multiplier or flops_budget"
+
+    def fits(min_channels: int, channel_multiple: int) -> bool:
+        floor = _floor(min_channels, channel_multiple)
+        return net.macs([floor] * len(net.channels)) <= budget
+
+    smaller = {
+        f"reallocate.channel_multiple (now {channel_multiple})": (min_channels, net.multiple),
+        f"reallocate.min_channels (now {min_channels})": (1, channel_multiple),
+    }
+    helpful = [option for option, limits in smaller.items() if fits(*limits)]
+    if helpful:
+        return f"a smaller {' or '.join(helpful)}, {more}"
+    if fits(1, net.multiple):
+        return f"a smaller {' and '.join(smaller)}, {more}"
+    return more
 
 
 def _floor(min_channels: int, channel_multiple: int) -> int:

@@ -5,12 +5,14 @@ from typing import Any, NamedTuple
 
 import ml_collections
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from furs_jax.distill import load_network
-from furs_jax.errors import ConfigError, DivergedError
+from furs_jax.errors import DivergedError
 from furs_jax.profile import traced
 from furs_jax.report.console import Console
 from furs_jax.runtime import CompileClock
+from furs_jax.step import TrainState
 from furs_jax.stop import Stop
 from furs_jax.train import Task, Trainer, train
 from furs_jax.workdir import Workdir
@@ -76,17 +78,22 @@ def train_phase(
 
 def from_weights(run: Run, trainer: Trainer) -> Trainer:
     """The trainer, starting from the weights of `config.init_from` where that is given."""
-    path = run.config.init_from
-    if path is None:
+    config = run.config
+    if config.init_from is None:
         return trainer
-    channels, variables = load_network(path, run.task.net, "init_from")
-    if channels != trainer.channels:
-        raise ConfigError(
-            f"init_from={path} has channels {channels}, which are not those to train: "
-            f"{trainer.channels}. To take the checkpoint's leave channels and channels_from out, "
-            "and give a search the checkpoint's MACs, by width_multiplier or flops_budget"
+    net, data = run.task.net, run.task.dataset.name
+    _, variables = load_network(config.init_from, net, "init_from", data, config.init_head)
+
+    def init(seed: int) -> TrainState:
+        state = trainer.init(seed)
+        return state.replace(
+            **{
+                name: unflatten_dict(flatten_dict(getattr(state, name)) | flatten_dict(given))
+                for name, given in variables.items()
+            }
         )
-    return trainer._replace(init=lambda seed: trainer.init(seed).replace(**variables))
+
+    return trainer._replace(init=init)
 
 
 def derived_seed(seed: int, purpose: int, index: int) -> int:

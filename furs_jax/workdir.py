@@ -21,6 +21,8 @@ HARMLESS = {
     "data.prefetch",
     "furs.memory_gib",
 }
+# Options that came later, and what runs did before: config.json of older runs has none of them.
+ADDED = {"config.init_head": "load"}
 
 
 class Workdir:
@@ -199,7 +201,9 @@ def _differences(stored: Any, given: Any, prefix: str = "config") -> list[str]:
             line
             for key in sorted(stored.keys() | given.keys())
             for line in _differences(
-                stored.get(key, missing), given.get(key, missing), f"{prefix}.{key}"
+                stored.get(key, ADDED.get(f"{prefix}.{key}", missing)),
+                given.get(key, missing),
+                f"{prefix}.{key}",
             )
         ]
     option = prefix.removeprefix("config.")
