@@ -4,11 +4,13 @@ import pytest
 
 from furs_jax.data import load_dataset
 from furs_jax.errors import ConfigError
-from furs_jax.prepare import initial_network
-from furs_jax.reallocate import reallocate
+from furs_jax.modes import run
+from furs_jax.prepare import initial_network, recipe_of
+from furs_jax.reallocate import DIRECTIONS, reallocate
 from furs_jax.report.runs import read_run
 from furs_jax.report.table4 import comparison
 from furs_jax.search import search
+from tests.observed import Observer, everything, mark, short_config
 from tests.test_search import small_config
 
 
@@ -70,3 +72,104 @@ def test_a_search_from_other_widths_is_compared_with_them_too(tmp_path, capsys):
     )
     assert run.original == result["original"]["channels"]
     assert run.start == result["start"]["channels"]
+
+
+@pytest.fixture
+def observer(monkeypatch):
+    return Observer(monkeypatch)
+
+
+def trainings(events):
+    """phase -> the seed, the recipe, and the images of every step, in order."""
+    found = {}
+    for event in events:
+        if event.kind == "train":
+            seed, recipe, steps = found.setdefault(event.phase, (event.seed, event.recipe, []))
+            assert (event.seed, event.recipe) == (seed, recipe)
+            steps.append(event.images)
+    return found
+
+
+START = (12, 8, 8, 8, 8, 8)
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_networks_are_trained_alike_and_tested_once(observer, tmp_path, both):
+    config = short_config(
+        channels=START, **{"final.use_search_split": both, "final.train.epochs": 3}
+    )
+    search(config, tmp_path, quiet=True)
+    done = trainings(observer.events)
+    names = ("original", "start", "searched")
+    finals = [phase for phase in done if phase.startswith("final")]
+    assert finals == [f"final_{name}_{seed}" for name in names for seed in (0, 1)]
+    for seed in (0, 1):
+        original = done[f"final_original_{seed}"]
+        for name in names[1:]:  # seed, recipe, and the order of images
+            assert done[f"final_{name}_{seed}"] == original
+        assert original[1] == recipe_of(config.final.train)
+        assert len(original[2]) == 3 * ((48 + 20 if both else 48) // 16)
+    allowed = everything("train", "search") if both else everything("train")
+    for phase in finals:
+        assert {image for step in done[phase][2] for image in step} <= allowed
+        if not both:
+            assert {image for step in done[phase][2] for image in step} == allowed
+    used = {image for phase in finals for step in done[phase][2] for image in step}
+    assert used == allowed
+    seeds = [done[phase][0] for phase in done if phase.endswith(("_0", "_1", "_00", "_01"))]
+    assert len(set(seeds)) == 2 + 2  # two rounds and two finals, all different
+    read = [e for e in observer.events if "test" in e.splits]
+    assert {e.kind for e in read} == {"evaluate"}
+    for phase in finals:  # every image once, and nothing else
+        evaluated = [e.images for e in observer.events if (e.kind, e.phase) == ("evaluate", phase)]
+        assert sorted(sum(evaluated, ())) == sorted(everything("test"))
+    assert {e.phase for e in read} == set(finals)
+
+
+def test_a_seed_s_teacher_is_the_original_of_that_seed(observer, tmp_path):
+    config = short_config(channels=START, **{"kd.teacher": "original"})
+    search(config, tmp_path, quiet=True)
+    done = trainings(observer.events)
+    taught = {(e.phase, e.teacher) for e in observer.events if e.kind == "train"}
+    teachers = dict(taught)
+    assert len(teachers) == len(taught)
+    for phase, teacher in teachers.items():
+        expected = None
+        if phase.startswith(("final_start", "final_searched")):
+            expected = mark(done[f"final_original_{phase[-1]}"][0])
+        assert teacher == expected
+    assert teachers["final_searched_0"] != teachers["final_searched_1"]
+
+
+def test_controls_read_what_the_search_reads(observer, tmp_path):
+    seen, vectors = {}, set()
+    for direction in DIRECTIONS:
+        observer.events.clear()
+        config = short_config(
+            **{"reallocate.direction": direction, "final.seeds": 1, "search.rounds": 1}
+        )
+        result = search(config, tmp_path / direction, quiet=True)
+        vectors.add(tuple(result["searched"]["channels"]))
+        seen[direction] = list(observer.events)
+    assert len(vectors) == len(DIRECTIONS)
+    assert seen["random"] == seen["fur"]
+    assert seen["reversed"] == seen["fur"]
+
+
+def test_modes_read_the_splits_that_they_say(observer, tmp_path):
+    few = {"final.seeds": 1, "search.rounds": 1}
+    search(short_config(**few), tmp_path / "search", quiet=True)
+    weights = str(tmp_path / "search/checkpoints/final_searched_0")
+    for mode, expected in (
+        ("evaluate", [("evaluate", {"test"})]),
+        ("furs", [("furs", {"search"})]),
+        ("train", [("train", {"train", "search"}), ("evaluate", {"test"})]),
+    ):
+        observer.events.clear()
+        run(short_config(mode=mode, init_from=weights, **few), str(tmp_path / mode))
+        read = {}
+        for event in observer.events:
+            read.setdefault(event.kind, []).extend(event.images)
+        assert [(kind, {split for split, _ in images}) for kind, images in read.items()] == expected
+        if "evaluate" in read:
+            assert sorted(read["evaluate"]) == sorted(everything("test"))

@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 
 from furs_jax import final, rounds
+from furs_jax.furs import spread, sure
 from furs_jax.modes import run
 from furs_jax.recipe import dropout_schedule
 from furs_jax.report.console import Console
+from furs_jax.report.runs import read_run
 from furs_jax.rounds import parent_and_scale, selected
 from furs_jax.search import search
 from furs_jax.train import make_trainer
+from tests.observed import SIZES, Observer, everything, short_config
 from tests.test_memory import resources
 from tests.test_search import content, small_config
 
@@ -109,3 +112,91 @@ def test_the_last_or_the_best_vector_is_selected():
     ]
     assert selected(records, "best") == (1,)
     assert selected(records, "last") == (3,)
+
+
+@pytest.fixture
+def observer(monkeypatch):
+    return Observer(monkeypatch)
+
+
+def chosen(events, kind, phase):
+    return [image for e in events if (e.kind, e.phase) == (kind, phase) for image in e.images]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"furs.draws": 7, "furs.every_epochs": 1},
+        {"search.warm_start": True, "search.warm_epochs": 1, "final.use_search_split": False},
+    ],
+    ids=["scratch", "warm"],
+)
+def test_rounds_train_on_the_train_split_and_measure_on_the_search_split(
+    observer, tmp_path, changes
+):
+    search(short_config(**changes), tmp_path, quiet=True)
+    events = [e for e in observer.events if e.phase.startswith("round")]
+    assert {e.phase for e in events} == {"round_00", "round_01"}
+    for event in events:
+        assert event.splits == {"train" if event.kind == "train" else "search"}
+    kinds = {e.kind for e in events}
+    assert kinds == {"train", "evaluate", "furs"} | ({"importance"} if len(changes) == 3 else set())
+    for phase in ("round_00", "round_01"):
+        assert set(chosen(events, "train", phase)) == everything("train")
+        # Every image once: the search loss.
+        assert sorted(chosen(events, "evaluate", phase)) == sorted(everything("search"))
+        assert set(chosen(events, "furs", phase)) == everything("search")
+    if "furs.draws" in changes:  # two passes, beside what is watched after two epochs
+        watched = 2 * 2
+        assert len(chosen(events, "furs", "round_01")) == 2 * SIZES["search"] + watched
+    assert len({e.seed for e in events if e.kind == "train"}) == 2
+
+
+@pytest.mark.parametrize("mode", ["search", "furs"])
+def test_furs_may_be_measured_on_some_of_the_search_split(observer, tmp_path, mode):
+    few = {"search.rounds": 1, "final.seeds": 1, "furs.images": 6}
+    search(short_config(**few), tmp_path, quiet=True)
+    if mode == "furs":
+        observer.events.clear()
+        weights = str(tmp_path / "checkpoints/round_00")
+        run(short_config(mode="furs", init_from=weights, **few), None)
+    read = [image for e in observer.events if e.kind == "furs" for image in e.images]
+    assert len(read) == len(set(read)) == 6
+    assert set(read) < everything("search")
+
+
+BATCH = 24  # holds the search split
+
+
+def _stops(observer, folder, rises):
+    observer.rises = rises
+    config = short_config(
+        **{"search.stop_when_equal": True, "search.rounds": 3, "furs.batch_size": BATCH,
+           "final.seeds": 1}
+    )  # fmt: skip
+    search(config, folder)
+    return len(read_run(folder).rounds)
+
+
+def test_a_search_stops_when_no_two_sites_surely_differ(observer, tmp_path, capsys):
+    images = SIZES["search"]
+    needed = sure(6, images)
+
+    def noise(seed):
+        return lambda sites, count: np.random.default_rng(seed).normal(size=(sites, count))
+
+    def apart(seed):  # every site loses the same MACs, so rises are FURs but for their unit
+        return spread(noise(seed)(6, BATCH)[:, :images])
+
+    # Equal sites, of which the two farthest apart lie more than two standard errors apart.
+    seed = next(seed for seed in range(100) if 2.2 < apart(seed) < 0.9 * needed)
+    assert _stops(observer, tmp_path / "equal", noise(seed)) == 1
+    said = f"no two sites' FURs differ by more than {apart(seed):.1f} standard errors, and "
+    assert f"stopped after 1 rounds: {said}{needed:.1f} are needed" in capsys.readouterr().out
+
+    def one_differs(sites, count):
+        rises = noise(seed)(sites, count)
+        rises[2] += 3
+        return rises
+
+    assert _stops(observer, tmp_path / "differ", one_differs) == 3
