@@ -135,9 +135,11 @@ def draw_noise(
 
     With `strata` the draws 0 to strata - 1 of a channel are evenly spaced on the circle [0, 1)
     (systematic sampling): each is uniform, and between them they drop the channel as often as its
-    rate says, to within one. Those of each pass (see `make_dropout_step`) are nearly so, too. Which
-    pass gets which is random for every channel: in one order for all, two channels that are
-    dropped together once would be so in the next pass again.
+    rate says, to within one. Those of each pass (see `make_dropout_step`) are nearly so, too.
+
+    Draws of a single pass take the strata in order. Those of several take them in an order of each
+    channel's own: in one order for all, two channels that are dropped together once would be so
+    again and again, and many draws would tell little of what the two do together.
     """
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
 
@@ -146,14 +148,31 @@ def draw_noise(
 
     if strata is None:
         return sample(draw)
-    row, own = draw // passes, draw % passes  # a pass makes one draw of each row
-    place = draw
-    if passes > 1:
-        order = jax.vmap(sample)(jnp.arange(passes))
-        in_row = jnp.arange(passes) < strata - passes * row  # the last row may be a short one
-        before = in_row[:, None, None] & (order < order[own][None])
-        place = passes * row + jnp.sum(before, axis=0)
-    return (sample_noise(keys, channels) + place.astype(jnp.float32) / strata) % 1.0
+    stratum = draw if passes == 1 else _stratum(sample, draw, strata, passes)
+    return (sample_noise(keys, channels) + stratum.astype(jnp.float32) / strata) % 1.0
+
+
+def _stratum(
+    sample: Callable[[jax.Array], jax.Array], draw: jax.Array, strata: int, passes: int
+) -> jax.Array:
+    """The stratum of every image's and channel's draw, shape (N, sum(channels)).
+
+    Strata lie in rows of `passes`, of which each pass gets one; the last row may be a short one,
+    that not every pass has a draw for. Which draw of a pass is in which row, and which pass gets
+    which stratum of a row, is random.
+
+    Args:
+      sample: random numbers, shape (N, sum(channels)), for each number that it is given.
+    """
+    rows = -(-strata // passes)
+    slot, own = draw // passes, draw % passes
+    made = (jnp.arange(rows * passes) < strata).reshape(rows, passes, 1, 1)
+    by_slot = jax.vmap(sample)(rows * passes + own * rows + jnp.arange(rows))
+    row = jnp.sum(made[:, own] & (by_slot < by_slot[slot][None]), axis=0)
+    by_pass = jax.vmap(sample)(jnp.arange(rows * passes))
+    by_pass = by_pass.reshape(rows, passes, *row.shape)
+    place = jnp.sum(made & (by_pass < by_pass[:, own][:, None]), axis=1)  # in every row
+    return passes * row + jnp.take_along_axis(place, row[None], axis=0)[0]
 
 
 def gate_gradients(

@@ -6,7 +6,7 @@ from furs_jax.data import load_dataset
 from furs_jax.errors import ConfigError
 from furs_jax.modes import run
 from furs_jax.prepare import initial_network, recipe_of
-from furs_jax.reallocate import DIRECTIONS, reallocate
+from furs_jax.reallocate import reallocate
 from furs_jax.report.runs import read_run
 from furs_jax.report.table4 import comparison
 from furs_jax.search import search
@@ -91,6 +91,7 @@ def trainings(events):
 
 
 START = (12, 8, 8, 8, 8, 8)
+DIRECTIONS = ("fur", "random", "reversed")
 
 
 @pytest.mark.parametrize("both", [True, False])
