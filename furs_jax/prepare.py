@@ -66,6 +66,12 @@ def prepare(config: ml_collections.ConfigDict) -> Prepared:
         warm_recipe(config).check("search.warm", dataset.train)
         free_axes(net)  # refuses networks that can't inherit
     recipe_of(config.final.train).check("final.train", final_split(config, dataset))
+    images = len(dataset.search.labels)
+    if config.mode in ("search", "furs") and min(images, config.furs.images or images) < 2:
+        raise ConfigError(
+            f"FURs need at least two images; furs.images={config.furs.images} of the {images} of "
+            "the search split (data.search_fraction) are too few"
+        )
     dtype = resolve_dtype(config.dtype)
     return Prepared(Task(net, dataset, devices, dtype, config.eval_batch_size), budget, start)
 

@@ -101,6 +101,15 @@ def test_a_budget_that_cannot_be_met_says_what_helps(width, min_channels, multip
         fit_to_budget(net, net.channels, 100, min_channels, multiple)
 
 
+def test_a_single_image_for_furs_is_refused():
+    config = digits.get_config("smoke")
+    config.furs.images, config.cpu_devices = 1, 0
+    with pytest.raises(
+        ConfigError, match="FURs need at least two images; furs.images=1 of the 288"
+    ):
+        prepare.prepare(config)
+
+
 def test_a_budget_beyond_any_width_is_refused_at_once():
     config = digits.get_config("smoke")
     config.width_multiplier, config.flops_budget = 1.0, 1e15
