@@ -24,18 +24,18 @@ _HEARTBEAT = flags.DEFINE_integer(
 def main(arguments: list[str], config: Any, workdir: str | None) -> None:
     if arguments:
         sys.exit(f"furs_jax: {arguments[0]!r} is no option; options look like --config.seed=1")
-    stop = Stop().install()
-    # Imported here, so that wrong options are reported without waiting for JAX.
-    from furs_jax import hosts, runtime
+    with Stop().install() as stop:
+        # Imported here, so that wrong options are reported without waiting for JAX.
+        from furs_jax import hosts, runtime
 
-    given = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
-    if hosts.join(*given, _HEARTBEAT.value):
-        runtime.set_up(config.cpu_devices)
-        if not hosts.is_first():
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-    from furs_jax.modes import run
+        given = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+        if hosts.join(*given, _HEARTBEAT.value):
+            runtime.set_up(config.cpu_devices)
+            if not hosts.is_first():
+                sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        from furs_jax.modes import run
 
-    run(config, workdir, stop)
+        run(config, workdir, stop)
 
 
 if __name__ == "__main__":

@@ -198,7 +198,8 @@ def train(
         left out.
       on_step: called with the number of finished steps, also once when going on.
       monitor: (finished epochs, variables) -> what on_epoch's record shall hold besides.
-      stop: looked at after every step; when it is asked for, the state is saved.
+      stop: looked at after every step; when it is asked for, the state is saved. What was asked
+        for before the first step ends the training at once.
 
     Returns:
       The variables and the last epoch's record.
@@ -209,18 +210,24 @@ def train(
     """
     begun, stop, recipe = time.monotonic(), stop or Stop(), trainer.recipe
     with contextlib.ExitStack() as stack:
-        stack.enter_context(stop.held())
+        # Until a step is compiled and done, a stop loses nothing; several hosts agree on theirs.
+        hold = stack.enter_context(stop.held(at_once=hosts.count() > 1))
         checkpoints = stack.enter_context(Checkpoints(folder)) if folder else None
         state, record = _restore(trainer, seed, checkpoints)
         start, saver = begun - record["seconds"], _Saver(checkpoints, checkpoint_seconds, stop)
         on_step(record["step"])
+
+        def stepped(step: int) -> None:
+            hold()
+            on_step(step)
+
         epoch_steps = steps_per_epoch(trainer.split, recipe.batch_size)
         steps = range(record["step"], recipe.epochs * epoch_steps)
         place = hosts.index(), hosts.count()
         batches = training_batches(trainer.split, seed, steps, recipe.batch_size, *place)
         stack.enter_context(contextlib.closing(batches))
         while record["epoch"] < recipe.epochs:
-            state, sums, paused = _train_steps(trainer, state, batches, record, saver, on_step)
+            state, sums, paused = _train_steps(trainer, state, batches, record, saver, stepped)
             seconds = round(time.monotonic() - start, 3)
             if sums["steps"] == epoch_steps:
                 record = _epoch_record(record["epoch"] + 1, epoch_steps, sums, seconds)

@@ -67,6 +67,24 @@ def test_a_stopped_training_ends_as_one_never_stopped(trainer, tmp_path):
         assert {**found, "seconds": 0} == {**record, "seconds": 0}
 
 
+def test_a_signal_before_the_first_step_is_done_saves_nothing_and_does_not_wait(trainer, tmp_path):
+    for last, message in ((1, "nothing but the work in progress is lost"), (2, "after step 2")):
+        stop, done = Stop(), []
+
+        def step(state, batch, stop=stop, done=done, last=last):
+            done.append(1)
+            if len(done) == last:
+                stop._handle(signal.SIGTERM, None)
+            return trainer.step(state, batch)
+
+        folder = tmp_path / str(last)
+        with pytest.raises(StoppedError, match=message):
+            train(trainer._replace(step=step), 0, folder, stop=stop)
+        assert len(done) == last
+        with Checkpoints(folder) as checkpoints:
+            assert (checkpoints.record() is None) == (last == 1)
+
+
 def test_seeds_matter_and_repeat(trainer):
     first, again, other = (train(trainer, seed=s)[0] for s in (1, 1, 2))
     jax.tree.map(np.testing.assert_array_equal, first, again)

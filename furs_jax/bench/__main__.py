@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 from furs_jax import cli
+from furs_jax.stop import Stop
 
 # What each measures; the module of that name has a function `bench(config, workdir)`.
 BENCHMARKS = {
@@ -22,8 +23,9 @@ def main(arguments: list[str], config: Any, workdir: str | None) -> None:
         sys.exit(f"furs_jax: name one benchmark:\n{known}")
     if workdir is None:
         sys.exit("furs_jax: give the benchmark's folder, as in --workdir=runs/bench")
-    # Imported here, so that wrong options are reported without waiting for JAX.
-    importlib.import_module(f"furs_jax.bench.{arguments[0]}").bench(config, workdir)
+    with Stop().install():
+        # Imported here, so that wrong options are reported without waiting for JAX.
+        importlib.import_module(f"furs_jax.bench.{arguments[0]}").bench(config, workdir)
 
 
 if __name__ == "__main__":

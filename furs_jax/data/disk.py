@@ -4,6 +4,7 @@ import dataclasses
 import math
 import multiprocessing
 import os
+import signal
 import threading
 import warnings
 from collections.abc import Iterator
@@ -187,6 +188,9 @@ def _end_with_parent(index: int, count: int) -> None:
     early.
     """
     del index, count
+    # Sent to all processes of a terminal or a job: the parent saves first, and needs this one.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
     def watch() -> None:
