@@ -128,7 +128,7 @@ def test_batches_depend_on_seed_and_step_alone(data, processes):
 
 
 READING_PROCESS = """
-import dataclasses, sys
+import dataclasses, os, signal, sys
 from furs_jax.data import Reading, load_dataset, training_batches
 if __name__ == "__main__":
     reading = Reading(16, workers=1, processes=2)
@@ -136,17 +136,23 @@ if __name__ == "__main__":
     batches = training_batches(split, 0, range(10**9), 12)
     for _ in range(3):  # of both processes
         next(batches)
+    for number in (signal.SIGINT, signal.SIGTERM):  # as from a terminal or a scheduler
+        signal.signal(number, lambda *_: None)
+        os.killpg(0, number)
+    for _ in range(30):  # more than are read ahead
+        next(batches)
     print("reading", flush=True)
     sys.stdin.read()
 """
 
 
-def test_reading_processes_end_with_a_killed_parent(tree):
+def test_reading_processes_end_with_a_killed_parent_and_not_by_a_signal_to_all(tree):
     """They hold its standard output open, which ends when the last of them does."""
     with subprocess.Popen(
         [sys.executable, "-c", READING_PROCESS, tree],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
+        start_new_session=True,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
