@@ -9,6 +9,7 @@ import functools
 import importlib
 import json
 import pathlib
+import re
 import types
 import zlib
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ import jax
 import numpy as np
 import pytest
 
+import furs_jax
 from configs import digits
 from furs_jax import distill, final, measure, modes, prepare, rounds, run
 from furs_jax import options as options_lib
@@ -28,6 +30,7 @@ from furs_jax.errors import ConfigError, FursError
 from furs_jax.furs import Estimator, FURs
 from furs_jax.measure import Reread
 from furs_jax.networks import get_network
+from furs_jax.networks.recorded import record_network
 from furs_jax.reallocate import choose_sites, reallocate
 from furs_jax.recipe import Recipe
 from furs_jax.step import TrainState
@@ -652,3 +655,61 @@ def test_every_option_changes_what_is_done(
 
 def test_no_option_is_left_out():
     assert set(CHANGED) == set(options_lib.OPTIONS) - {"mode"}  # modes have tests of their own
+
+
+README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
+
+
+def _named(file: str) -> set[str]:
+    """The fields that the README's table of a run's folder names."""
+    (row,) = (line for line in README.splitlines() if line.startswith(f"| `{file}` |"))
+    return set(re.findall(r"`(\w+)`", row.split("|")[2]))
+
+
+def test_a_run_s_files_hold_what_the_readme_says(recording, tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "record_network", record_network)
+    folder = tmp_path / "w"
+    result = recording.search(folder, channels=(12, 8, 8, 8, 8, 8))
+    net = recording.of(Training)[0].trainer.task.net
+    with_errors = {f"{name}_stderr" for name in ("furs", "loss_increase", "accuracy_drop")}
+    for record in workdir_lines(folder, "rounds"):
+        assert len(_named("rounds.jsonl")) > 15
+        assert set(record) == _named("rounds.jsonl") | with_errors | {"round", "step_scale"}
+        assert (record["macs"], record["params"]) == (
+            net.macs(record["channels"]),
+            net.params(record["channels"]),
+        )
+        assert record["next_macs"] == net.macs(record["next_channels"]) <= result["budget"]
+    config = json.loads((folder / "config.json").read_text())
+    assert set(config) == {"config", "channels", "network", "versions", "devices"}
+    assert dict(options_lib.flat(config["config"])).keys() == options_lib.OPTIONS.keys()
+    assert tuple(config["channels"]) == recording.of(Training)[0].trainer.channels
+    assert config["network"]["original"]["macs"] == result["original"]["macs"]
+    assert len(config["devices"]) == len(jax.devices())
+    for name in ("original", "start", "searched"):
+        entry = result[name]
+        assert (entry["macs"], entry["params"]) == (
+            net.macs(entry["channels"]),
+            net.params(entry["channels"]),
+        )
+        assert [set(seed) for seed in entry["seeds"]] == [{"seed", "top1", "top5", "loss"}] * 2
+        assert entry["top1"] == [0.5, 0.0]
+        assert entry["top5"] == [0.9, 0.0]
+    for difference in ("difference", "difference_from_start"):
+        assert result[difference] == {"top1": [0.0, 0.0], "top5": [0.0, 0.0]}
+    phases = [line["phase"] for line in workdir_lines(folder, "metrics")]
+    assert phases == [training.phase for training in recording.of(Training)]
+    finals = workdir_lines(folder, "finals")
+    assert [(line["network"], line["seed"]) for line in finals] == [
+        (name, seed) for name in ("original", "start", "searched") for seed in (0, 1)
+    ]
+    assert json.loads((folder / "result.json").read_text()) == result
+
+
+def test_the_readme_s_search_in_python(recording, tmp_path, monkeypatch):
+    (line,) = (x.strip() for x in README.splitlines() if "furs_jax.search(config" in x)
+    monkeypatch.chdir(tmp_path)
+    names = {"furs_jax": furs_jax, "config": small()}
+    exec(line, names)
+    assert names["result"]["searched"]["channels"]
+    assert (tmp_path / "runs" / "mine" / "result.json").exists()

@@ -1,0 +1,167 @@
+"""What the README shows can be done as it stands there."""
+
+import ast
+import functools
+import importlib
+import importlib.util
+import pathlib
+import re
+import shlex
+import sys
+import textwrap
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import pytest
+
+import furs_jax
+from furs_jax import cli, options
+from furs_jax.bench.__main__ import BENCHMARKS
+from furs_jax.resources import traced_macs
+from tests.conftest import random_variables
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+# Everything in backticks, on one line each; a table escapes nothing that is shown here.
+SPANS = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", README)]
+BLOCKS = [
+    textwrap.dedent(block)
+    for block in re.findall(r"(?:(?<=\n)\n|\A)((?: {4}.*\n|\n)+)", README)
+    if block.strip()
+]
+COMMANDS = [
+    line
+    for text in [*SPANS, *(line for block in BLOCKS for line in block.splitlines())]
+    for line in [text]
+    if re.search(r"--(config|sweep|workdir)\b", line)
+]
+PLACES = {  # for what stands in capitals
+    "DIR": "/images",
+    "CHECKPOINT": "/run/checkpoints/final_searched_0",
+    "RESULT": "/run/result.json",
+    "W": "/w",
+}
+
+
+def test_there_are_commands():
+    assert len(COMMANDS) > 40
+
+
+@pytest.mark.parametrize("command", dict.fromkeys(COMMANDS), ids=lambda x: x[:60])
+def test_every_command_s_options_exist(command):
+    words = []
+    for word in shlex.split(command):
+        for placeholder, value in PLACES.items():
+            word = re.sub(rf"\b{placeholder}\b", value, word)
+        words.append(word.replace("...,", "16,").replace("..., ", "16, ").replace(", ...", ""))
+    files = [w.removeprefix("--config=") for w in words if w.startswith("--config=")]
+    rest, overrides = cli.split_overrides([w for w in words if w.startswith("--config.")])
+    assert rest == []
+    for file in files or ["configs/digits.py"]:
+        if file == "...":
+            file = "configs/digits.py"
+        for row in ("plain14_14px", "resnet14_14px") if file.endswith(":ROW") else (None,):
+            cli.load(file.replace("ROW", row) if row else file, overrides)
+    _, swept = cli.split_overrides([w for w in words if w.startswith("--sweep.")], "sweep")
+    assert set(swept) <= set(options.OPTIONS)
+
+
+def _rows():
+    """("configs/x.py", row) of every row that the table of jobs names."""
+    for line in README.splitlines():
+        file = re.search(r"--config=(configs/\w+\.py)", line)
+        if line.startswith("| ") and file:
+            cell = line.split("|")[1]
+            for name in re.findall(r"`:?([a-z][a-z0-9_.]*)`", cell):
+                yield file[1], name
+
+
+@pytest.mark.parametrize(("file", "row"), list(_rows()))
+def test_every_row_that_is_named_exists(file, row):
+    assert cli.load(f"{file}:{row}", {}).network
+
+
+def test_every_file_module_extra_and_name_exists():
+    linked = re.findall(r"\]\(([^)#]+)\)", README)
+    named = [
+        x for span in SPANS for x in re.findall(r"\b(?:launch|configs|benchmarks)/[\w.]+", span)
+    ]
+    for name in [*linked, *named]:
+        assert name.startswith("http") or (ROOT / name).exists(), name
+    for name in re.findall(r"python -m ([\w.]+)", README):
+        assert importlib.util.find_spec(name), name
+    benches = re.search(r"`python -m furs_jax.bench ([^|]*)`, with", README)[1]
+    assert set(re.findall(r"\w+", benches)) - {"or"} == set(BENCHMARKS)
+    setup = (ROOT / "setup.py").read_text()
+    extras = {*re.findall(r"FURS_EXTRAS=([\w,]+)", README), *re.findall(r"-e \.\[(\w+)\]", README)}
+    for extra in ",".join(extras).split(","):
+        assert f'"{extra}": [' in setup, extra
+    for name in re.findall(r"`(?:furs_jax|data|furs|search|final|train)\.[\w.]+`", README):
+        option = name.strip("`")
+        if option.startswith("furs_jax."):
+            module, _, attribute = option.rpartition(".")
+            assert attribute in ("bench", "report") or hasattr(
+                importlib.import_module(module), attribute
+            )
+        else:
+            assert option in options.OPTIONS, option
+
+
+def _own_network_blocks():
+    text = README.partition("### Your own network\n")[2].partition("\n## ")[0]
+    blocks = re.findall(r"(?:(?<=\n)\n)((?: {4}.*\n|\n)+)", text)
+    return [textwrap.dedent(block) for block in blocks if "nn." in block]
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A file with what the README shows of a network of one's own, imported."""
+    folder = tmp_path_factory.mktemp("own")
+    imports = "import flax.linen as nn\nimport jax\nimport jax.numpy as jnp\n"
+    (folder / "my_module.py").write_text(imports + "\n".join(_own_network_blocks()))
+    sys.path.append(str(folder))
+    yield importlib.import_module("my_module")
+    sys.path.remove(str(folder))
+
+
+def _modules(own):
+    return [
+        value
+        for value in vars(own).values()
+        if isinstance(value, type) and issubclass(value, nn.Module)
+    ]
+
+
+def test_the_networks_of_one_s_own_can_be_searched(own):
+    flat = " ".join(README.split())
+    call = re.search(r"`furs_jax\.Network\.from_module\((\w+)\(\), (\(.*?\))\)`", flat)
+    assert hasattr(own, call[1])
+    assert f"my_module:{call[1]}" in flat
+    shape = ast.literal_eval(call[2])
+    for module in _modules(own):
+        net = furs_jax.Network.from_module(module(), shape)
+        assert net.fans_out, module  # or FURs take a pass for each site
+        channels = tuple(c + net.multiple * (site % 2) for site, c in enumerate(net.channels))
+        image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+        init = net.module(channels).init
+        params = jax.eval_shape(init, jax.random.key(0), image)["params"]
+        assert sum(x.size for x in jax.tree.leaves(params)) == net.params(channels)
+        assert traced_macs(init, jax.random.key(0), image) == net.macs(channels)
+
+
+def test_what_the_readme_says_a_network_does_it_does():
+    text = README.partition("## In Python\n")[2].partition("\nA *site*")[0]
+    called = re.findall(r"\b(?:furs_jax|net)\.(\w+)", text)
+    assert {"get_network", "estimate_furs", "reallocate", "search", "module"} <= set(called)
+    net = furs_jax.get_network("resnet8_cifar", 0.25, num_classes=10, image_shape=(8, 8, 1))
+    for name in called:
+        assert hasattr(furs_jax, name) or hasattr(net, name), name
+    # The comment on module(): linen: apply(variables, images, gates=None, train=False).
+    images, gates = jnp.ones((2, 8, 8, 1)), [jnp.ones((1, 1, 1, c)) for c in net.channels]
+    variables, apply = random_variables(net, net.channels), net.module(net.channels).apply
+    for options_ in ({}, {"gates": gates, "train": False}):
+        assert jax.eval_shape(functools.partial(apply, **options_), variables, images).shape == (
+            2,
+            10,
+        )
