@@ -5,6 +5,7 @@ The only module that imports orbax.
 
 import contextlib
 import logging
+import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +18,8 @@ from furs_jax.errors import WorkdirError
 
 Record = dict[str, Any]
 
+_LOGGERS = [logging.getLogger(name) for name in ("absl", "asyncio")]  # that Orbax reports through
+
 
 class Checkpoints:
     """The latest checkpoint in a folder. Use as a context manager: leaving it waits for writes.
@@ -28,10 +31,6 @@ class Checkpoints:
     """
 
     def __init__(self, folder: pathlib.Path):
-        # Orbax reports every save below this level, and of a failed one every array, whose error
-        # is raised, too.
-        for name in ("absl", "asyncio"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
         self.folder = folder.absolute()
         self._manager = None
         if not hosts.is_first():
@@ -49,12 +48,23 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(self.folder, options=options)
 
     def __enter__(self) -> "Checkpoints":
+        for logger in _LOGGERS:
+            logger.addFilter(self._is_news)
         return self
 
     def __exit__(self, *_: Any) -> None:
-        if self._manager:
-            with self._writing():
-                self._manager.close()
+        try:
+            if self._manager:
+                with self._writing():
+                    self._manager.close()
+        finally:
+            for logger in _LOGGERS:
+                logger.removeFilter(self._is_news)
+
+    def _is_news(self, record: logging.LogRecord) -> bool:
+        """Not Orbax's reports of every save, and of all arrays of one whose error is raised."""
+        orbax = os.path.join("", "orbax", "")
+        return orbax not in record.pathname and orbax not in record.getMessage()
 
     def save(self, step: int, state: Any, record: Record) -> None:
         """Starts to save the state and a JSON record after `step` steps, later than the last.

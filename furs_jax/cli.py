@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -36,6 +37,8 @@ def run(command: Callable[[list[str], Any, str | None], None]) -> None:
 
     def main(arguments: list[str]) -> None:
         logging.set_verbosity(logging.ERROR)  # libraries report through absl
+        # What can't be kept is compiled again.
+        warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be in any encoding
         # Behind all others: modules of one's own are found, and none takes another's place.
         sys.path.extend(p for p in (str(paths.PROJECT), os.getcwd()) if p not in sys.path)

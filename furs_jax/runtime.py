@@ -1,7 +1,6 @@
 """Setting JAX up: devices, precision, the compilation cache, and a clock of compile time."""
 
 import gc
-import logging
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ import jax
 from furs_jax.cores import usable_cores
 from furs_jax.errors import ConfigError
 from furs_jax.options import check_option
+from furs_jax.program_cache import remove_damaged
 
 _COMPILE_EVENTS = (
     "/jax/core/compile/jaxpr_trace_duration",
@@ -36,8 +36,7 @@ def set_up(cpu_devices: int = 0, batch_sizes: Sequence[int] = ()) -> tuple[jax.D
     # Programs change with the channels every round, but not between runs.
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
-    # Reports of cache entries that can't be written or read are not the user's concern.
-    logging.getLogger("jax._src.compiler").setLevel(logging.ERROR)
+    remove_damaged(jax.config.jax_compilation_cache_dir)
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         # Too late where JAX has started; then its devices stay.
         with suppress(RuntimeError):

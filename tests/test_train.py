@@ -1,6 +1,8 @@
 """Training: resumed against never stopped, what a checkpoint holds, a loss that isn't finite."""
 
 import dataclasses
+import gc
+import logging
 import re
 import resource
 import signal
@@ -14,6 +16,7 @@ from furs_jax.data import evaluation_batches
 from furs_jax.errors import ConfigError, DivergedError, StoppedError, WorkdirError
 from furs_jax.furs import estimate_furs
 from furs_jax.recipe import dropout_schedule, make_optimizer
+from furs_jax.runtime import set_up
 from furs_jax.stop import Stop
 from furs_jax.train import make_trainer, train
 from tests.test_step import RECIPE, random_task
@@ -213,18 +216,35 @@ def test_bad_recipes_are_refused(tiny, change, message, monkeypatch):
         dataclasses.replace(RECIPE, **change).check("train", random_task(tiny, 1).dataset.train)
 
 
+def test_loggers_of_others_stay_as_they_were(tmp_path, caplog):
+    names = ("absl", "asyncio", "jax._src.compiler")
+    loggers = [logging.getLogger(name) for name in names]
+
+    def state():
+        return [(logger.level, logger.disabled, list(logger.filters)) for logger in loggers]
+
+    before = state()
+    set_up()
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, {"x": np.zeros(3)}, {"step": 1})
+        for logger in loggers:
+            logger.error("mine")
+    assert [record.getMessage() for record in caplog.records] == ["mine"] * len(names)
+    assert state() == before
+
+
 @pytest.mark.parametrize("leave_at_once", [True, False])
 def test_what_can_not_be_written_is_one_error_and_the_last_checkpoint_stays(
     tmp_path, leave_at_once, capfd, caplog
 ):
-    state = {"x": np.arange(200_000, dtype=np.float32)}
+    state = {name: np.arange(200_000, dtype=np.float32) for name in "xyz"}
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, state, {"step": 1})
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def save() -> None:
         with Checkpoints(tmp_path) as checkpoints:
-            checkpoints.save(2, {"x": state["x"][::-1] ** 1.5}, {"step": 2})
+            checkpoints.save(2, {k: x[::-1] ** 1.5 for k, x in state.items()}, {"step": 2})
             if not leave_at_once:
                 checkpoints.save(3, state, {"step": 3})
 
@@ -234,6 +254,7 @@ def test_what_can_not_be_written_is_one_error_and_the_last_checkpoint_stays(
             save()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    gc.collect()  # of what has failed; asyncio reports it then
     assert "Traceback" not in capfd.readouterr().err
     assert [record.getMessage() for record in caplog.records] == []
     with Checkpoints(tmp_path) as checkpoints:
