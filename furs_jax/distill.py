@@ -69,6 +69,7 @@ def load_network(
 
     Raises:
       ConfigError: there is no checkpoint, or it is another network's.
+      DamagedError: it is damaged.
     """
     given = f"{option}={path}"
     with _opened(path, option) as checkpoints:
@@ -102,7 +103,7 @@ def _opened(path: str, option: str) -> Iterator[Checkpoints]:
             f"{option}={path}: there is no such folder; give one in a run's checkpoints/, such as "
             "runs/x/checkpoints/final_original_0"
         )
-    with Checkpoints(folder) as checkpoints:
+    with Checkpoints(folder, read_only=True) as checkpoints:
         yield checkpoints
 
 

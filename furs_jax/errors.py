@@ -21,6 +21,10 @@ class WorkdirError(FursError, RuntimeError):
     """The run's folder holds something else than this run."""
 
 
+class DamagedError(WorkdirError, ValueError):
+    """A file of a run's folder is not as it was written."""
+
+
 class WorkdirBusyError(WorkdirError):
     """Another process works on the run."""
 
@@ -30,7 +34,7 @@ class HostsError(FursError, RuntimeError):
 
 
 class DivergedError(FursError, RuntimeError):
-    """The training loss stopped being finite."""
+    """What a training computes stopped being finite."""
 
 
 class StoppedError(KeyboardInterrupt):

@@ -14,7 +14,7 @@ import numpy as np
 from furs_jax import hosts, paths
 from furs_jax.distill import load_network
 from furs_jax.errors import ConfigError, DataError, MissingExtraError
-from furs_jax.final import train_seeds
+from furs_jax.final import check_finals, train_seeds
 from furs_jax.furs import what_draws_bought
 from furs_jax.measure import make_task_estimate, search_batches
 from furs_jax.options import AUTO, check_option
@@ -61,6 +61,7 @@ def train_vector(
     """Trains the network of `channels` by config.final, and reads the test split."""
 
     def work(run_: Run) -> Record:
+        check_finals(run_, ["trained"])
         return {
             "mode": "train",
             "trained": train_seeds(run_, "trained", run_.start, init_from=True),

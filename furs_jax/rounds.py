@@ -19,9 +19,9 @@ from furs_jax.options import AUTO
 from furs_jax.prepare import first_recipe, recipe_of, warm_recipe
 from furs_jax.reallocate import choose_sites, directed, reallocate
 from furs_jax.recipe import Recipe
-from furs_jax.run import Record, Run, derived_seed, from_weights, train_phase
+from furs_jax.run import Record, Run, derived_seed, from_weights, is_trained, train_phase
 from furs_jax.runtime import release_programs
-from furs_jax.step import Batch
+from furs_jax.step import Batch, TrainState
 from furs_jax.train import Trainer, make_evaluator, make_trainer
 
 # FURs while training look at one image for so many that are trained on.
@@ -45,10 +45,7 @@ def run_rounds(run: Run) -> tuple[int, ...]:
     records = run.workdir.rounds.read()
     for record in records:
         run.console.round(record, options.rounds)
-    images = len(search_batches(run.task, run.config.furs).split.labels)
-    while len(records) < options.rounds and not (
-        options.stop_when_equal and _equal(records, images)
-    ):
+    while not is_complete(run, records):
         record = _round(run, records)
         hosts.agree("the next channel vector", [record["next_channels"], record["next_parent"]])
         run.workdir.rounds.append(record)
@@ -59,9 +56,50 @@ def run_rounds(run: Run) -> tuple[int, ...]:
         run.console.print(
             f"stopped after {len(records)} rounds: no two sites' FURs differ by more than "
             f"{records[-1]['spread']:.1f} standard errors, and "
-            f"{sure(len(run.start), images):.1f} are needed"
+            f"{sure(len(run.start), _searched_images(run)):.1f} are needed"
         )
     return selected(records, options.select)
+
+
+def is_complete(run: Run, records: list[Record]) -> bool:
+    """Whether no round is left to do."""
+    options = run.config.search
+    if len(records) >= options.rounds:
+        return True
+    return options.stop_when_equal and _equal(records, _searched_images(run))
+
+
+def _searched_images(run: Run) -> int:
+    """How many FURs are measured on."""
+    return len(search_batches(run.task, run.config.furs).split.labels)
+
+
+def check_rounds(run: Run, records: list[Record]) -> None:
+    """Whether each line of the journal follows from those before it.
+
+    Raises:
+      DamagedError: one doesn't.
+    """
+    for index, stored in enumerate(records):
+        try:
+            if index >= run.config.search.rounds:
+                raise ValueError(f"a search of {run.config.search.rounds} rounds has no such one")
+            for name in ("train_loss", "search_loss", "search_accuracy", "seconds"):
+                if name not in stored:
+                    raise ValueError(f"it has no {name}")
+            _compare(stored, _given(run, records[:index]))
+            _compare(stored, _next(run, records[: index + 1]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise run.workdir.rounds.damaged(index + 1, str(error)) from error
+
+
+def _compare(stored: Record, expected: Record) -> None:
+    for name, value in expected.items():
+        if stored.get(name) != value:
+            raise ValueError(
+                f"{name} is {stored.get(name)}, and {value} follows from the config and the lines "
+                "before"
+            )
 
 
 def selected(records: list[Record], select: str) -> tuple[int, ...]:
@@ -94,17 +132,14 @@ def parent_and_scale(records: list[Record], patience: int) -> tuple[Record, floa
 
 def _round(run: Run, records: list[Record]) -> Record:
     """Trains the next network, measures its FURs and chooses the vector after it."""
-    config, net, dataset = run.config, run.task.net, run.task.dataset
-    index = len(records)
-    parent = records[-1] if records else None
-    channels = parent["next_channels"] if parent else run.start
+    config, dataset = run.config, run.task.dataset
+    index, given = len(records), _given(run, records)
+    channels = tuple(given["channels"])
     compiled = run.clock.seconds
-    title = f"round {index + 1}/{config.search.rounds}"
-    phase, monitor = _phase(index), _monitor(run, channels)
     images = search_batches(run.task, config.furs)
     trainer = _trainer(run, channels, records, images)
     compiled_before = run.clock.seconds
-    variables, trained = train_phase(run, trainer, phase, title, (1, index), monitor)
+    variables, trained = _train(run, trainer, index)
     start, compiled_training = time.monotonic(), run.clock.seconds
     search = make_evaluator(run.task, channels)(variables, dataset.search)
     estimate = make_task_estimate(run.task, config.furs, channels)(
@@ -118,16 +153,11 @@ def _round(run: Run, records: list[Record]) -> Record:
         run.console.print(f"FURs: {bought}")
     compile_furs = run.clock.seconds - compiled_training
     record = {
-        "round": index,
-        "channels": list(channels),
-        "macs": net.macs(channels),
-        "params": net.params(channels),
-        "train_macs": training_macs(net, channels, trainer.recipe, trainer.split),
+        **given,
         "train_loss": trained["loss"],
         "search_loss": search["loss"],
         "search_accuracy": search["top1"],
         **{field: _known(getattr(estimate, field)) for field in _RECORDED},
-        "step_scale": parent["next_step_scale"] if parent else 1.0,
     }
     return {
         **record,
@@ -140,28 +170,64 @@ def _round(run: Run, records: list[Record]) -> Record:
     }
 
 
+def _given(run: Run, records: list[Record]) -> Record:
+    """What the rounds before tell of the next one's line."""
+    net, index = run.task.net, len(records)
+    parent = records[-1] if records else None
+    channels = tuple(parent["next_channels"]) if parent else run.start
+    return {
+        "round": index,
+        "channels": list(channels),
+        "macs": net.macs(channels),
+        "params": net.params(channels),
+        "train_macs": training_macs(
+            net, channels, _recipe(run.config, index), run.task.dataset.train
+        ),
+        "step_scale": parent["next_step_scale"] if parent else 1.0,
+    }
+
+
+def _recipe(config: ml_collections.ConfigDict, index: int) -> Recipe:
+    """Of the training of a round."""
+    if index == 0:
+        return first_recipe(config, config.train)
+    return warm_recipe(config) if config.search.warm_start else recipe_of(config.train)
+
+
+def _train(run: Run, trainer: Trainer, index: int) -> tuple[Any, Record]:
+    title = f"round {index + 1}/{run.config.search.rounds}"
+    monitor = _monitor(run, trainer.channels)
+    return train_phase(run, trainer, _phase(index), title, (1, index), monitor)
+
+
 def _trainer(
     run: Run, channels: Sequence[int], records: list[Record], images: Iterable[Batch]
 ) -> Trainer:
     """Of a round: from scratch, or after the first one from the parent's weights."""
-    config, split = run.config, run.task.dataset.train
+    recipe, split = _recipe(run.config, len(records)), run.task.dataset.train
     if not records:
-        recipe = first_recipe(config, config.train)
         return from_weights(run, make_trainer(run.task, channels, recipe, split))
-    recipe = recipe_of(config.train)
-    if not config.search.warm_start:
+    if not run.config.search.warm_start:
         return make_trainer(run.task, channels, recipe, split)
     parent = records[-1]["next_parent"]
-    old_channels = records[parent]["channels"]
-    with Checkpoints(run.workdir.checkpoints / _phase(parent)) as checkpoints:
-        old = checkpoints.restore(make_trainer(run.task, old_channels, recipe, split).abstract())
+    old_channels, old = records[parent]["channels"], _end_state(run, records, parent, images)
     axes = free_axes(run.task.net)
     importance = channel_importance(
         run.task.apply(old_channels), old_channels, old.variables, images, run.task.devices
     )
     order = least_important_first(importance, axes, old_channels, channels)
-    trainer = make_trainer(run.task, channels, warm_recipe(config), split)
+    trainer = make_trainer(run.task, channels, recipe, split)
     return trainer._replace(init=lambda seed: inherit(old, trainer.init(seed), order, axes))
+
+
+def _end_state(run: Run, records: list[Record], index: int, images: Iterable[Batch]) -> TrainState:
+    """Of the training of a round that is done; trained again where it has been deleted."""
+    channels, recipe = records[index]["channels"], _recipe(run.config, index)
+    if not is_trained(run, _phase(index), recipe.epochs):
+        _train(run, _trainer(run, channels, records[:index], images), index)
+    with Checkpoints(run.workdir.checkpoints / _phase(index), read_only=True) as checkpoints:
+        trainer = make_trainer(run.task, channels, recipe, run.task.dataset.train)
+        return checkpoints.restore(trainer.abstract())
 
 
 def training_macs(net: Network, channels: Sequence[int], recipe: Recipe, split: AnySplit) -> int:

@@ -7,6 +7,8 @@ import ml_collections
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from furs_jax import hosts
+from furs_jax.checkpoint import Checkpoints, latest_step
 from furs_jax.distill import load_network
 from furs_jax.errors import DivergedError
 from furs_jax.profile import traced
@@ -71,9 +73,22 @@ def train_phase(
                 run.stop,
             )
     except DivergedError as error:
+        step = hosts.from_first(lambda: latest_step(folder))
+        kept = (
+            "There is no checkpoint of it"
+            if step is None
+            else f"Its state after step {step} is finite: init_from={folder} begins with that"
+        )
         raise DivergedError(
-            f"{title}: {error}. Checkpoints up to the last good one are kept in {folder}"
+            f"{title}: {error}, in another --workdir, as this run's options stay. {kept}"
         ) from error
+
+
+def is_trained(run: Run, phase: str, epochs: int) -> bool:
+    """Whether the state at the end of a training is there; a damaged one may have been deleted."""
+    with Checkpoints(run.workdir.checkpoints / phase, read_only=True) as checkpoints:
+        record = checkpoints.record()
+    return record is not None and record.get("epoch") == epochs
 
 
 def from_weights(run: Run, trainer: Trainer) -> Trainer:

@@ -9,19 +9,19 @@ import ml_collections
 import numpy as np
 
 from furs_jax import hosts
-from furs_jax.errors import WorkdirError
-from furs_jax.final import compare
+from furs_jax.errors import DamagedError, FursError, WorkdirError
+from furs_jax.final import check_finals, check_result, compare, compared
 from furs_jax.networks.recorded import record_network
 from furs_jax.options import resolve_paths
 from furs_jax.prepare import AS_GIVEN, prepare
 from furs_jax.report.console import Console
 from furs_jax.report.tables import result_table
-from furs_jax.rounds import run_rounds
+from furs_jax.rounds import check_rounds, is_complete, run_rounds
 from furs_jax.run import Record, Run
 from furs_jax.runtime import compile_clock
 from furs_jax.stop import Stop
 from furs_jax.train import Task
-from furs_jax.workdir import Workdir, write_json
+from furs_jax.workdir import AGAIN, Workdir, damaged, write_json
 
 SearchResult = Record  # as result.json: see README
 
@@ -47,6 +47,7 @@ def search(
     """
 
     def work(run: Run) -> SearchResult:
+        check_journals(run)
         return compare(run, run_rounds(run))
 
     return run_in_folder(config, workdir, work, result_table, quiet, stop)
@@ -71,8 +72,12 @@ def run_in_folder(
     folder = Workdir(workdir, _as_json(config))
     console = Console(quiet or not hosts.is_first())
     try:
+        for journal in (folder.metrics, folder.rounds, folder.finals):
+            journal.read()  # damage is named before anything is computed
         result = folder.read_result()
-        if result is None:
+        if result is not None:
+            shown = _checked_table(folder, result, config.search.select, table)
+        else:
             with compile_clock() as clock:
                 prepared = prepare(config)
                 run = Run(config, *prepared, folder, console, clock, stop or Stop())
@@ -93,10 +98,40 @@ def run_in_folder(
                     console.moved(folder)
                 result = json.loads(json.dumps(work(run)))
                 write_json(folder.result, result)
-        console.print(f"\n{table(result)}\n{folder.result}")
+                shown = table(result)
+        console.print(f"\n{shown}\n{folder.result}")
         return result
     finally:
         folder.close()
+
+
+def check_journals(run: Run) -> None:
+    """Whether each line of a search's journals follows from the config and the lines before.
+
+    Raises:
+      DamagedError: one doesn't.
+    """
+    rounds, finals = run.workdir.rounds, run.workdir.finals
+    check_rounds(run, rounds.read())
+    check_finals(run, compared(run))
+    if finals.read() and not is_complete(run, rounds.read()):
+        raise DamagedError(
+            f"{rounds.path} lacks rounds that were there before the trainings of {finals.path}; "
+            f"restore it, or delete {finals.path.name}: the trainings are tested again"
+        )
+
+
+def _checked_table(
+    folder: Workdir, result: Record, select: str, table: Callable[[Record], str]
+) -> str:
+    """Of a result that was there."""
+    try:
+        check_result(folder, result, select)
+        return table(result)
+    except FursError:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise damaged(folder.result, str(error), AGAIN) from error
 
 
 def _as_json(config: ml_collections.ConfigDict) -> Record:

@@ -19,7 +19,7 @@ from furs_jax.data import AnySplit, Dataset, evaluation_batches, training_batche
 from furs_jax.data.augment import normalise
 from furs_jax.data.batches import Batch, steps_per_epoch
 from furs_jax.distill import Teacher, distillation_loss
-from furs_jax.errors import DivergedError
+from furs_jax.errors import DivergedError, WorkdirError
 from furs_jax.gates import Gates
 from furs_jax.networks import Network
 from furs_jax.recipe import Recipe, dropout_schedule, make_optimizer
@@ -41,6 +41,7 @@ Record = dict[str, Any]
 # Steps whose metrics may be outstanding: enough to keep a device busy, few enough that a NaN is
 # noticed at once and that queued batches take little memory.
 _IN_FLIGHT = 8
+_WAY_ON = "lower the learning rate or lengthen the warmup"
 _WITHIN_EPOCH = 60.0  # seconds between saves within an epoch, or checkpoint_seconds where longer
 
 
@@ -205,7 +206,8 @@ def train(
       The variables and the last epoch's record.
 
     Raises:
-      DivergedError: the loss is not finite; the last checkpoint is kept.
+      DivergedError: the loss, or what would be saved, is not finite; the last checkpoint is kept.
+      WorkdirError: the checkpoint is damaged or another training's.
       StoppedError: `stop` was asked for.
     """
     begun, stop, recipe = time.monotonic(), stop or Stop(), trainer.recipe
@@ -228,6 +230,8 @@ def train(
         stack.enter_context(contextlib.closing(batches))
         while record["epoch"] < recipe.epochs:
             state, sums, paused = _train_steps(trainer, state, batches, record, saver, stepped)
+            # A loss tells of the weights before its step: the last ones have had none.
+            _check_finite(state, record["epoch"] * epoch_steps + sums["steps"])
             seconds = round(time.monotonic() - start, 3)
             if sums["steps"] == epoch_steps:
                 record = _epoch_record(record["epoch"] + 1, epoch_steps, sums, seconds)
@@ -241,6 +245,15 @@ def train(
             if paused == Pause.STOP:
                 raise stop.error(f"the training is saved after step {record['step']}")
     return state.variables, record
+
+
+def _check_finite(state: TrainState, step: int) -> None:
+    leaves = jax.tree_util.tree_leaves_with_path(state.replace(teacher=None))
+    for path, array in leaves:
+        if not np.all(np.isfinite(np.asarray(array))):
+            raise DivergedError(
+                f"{jax.tree_util.keystr(path)} is not finite after step {step}; {_WAY_ON}"
+            )
 
 
 def _epoch_record(epoch: int, steps: int, sums: Record, seconds: float) -> Record:
@@ -257,9 +270,29 @@ def _restore(
     if record is None:
         state = trainer.init(seed).replace(teacher=trainer.teacher)
         return hosts.in_memory(state), {"epoch": 0, "step": 0, "seconds": 0.0}
-    state = checkpoints.restore(trainer.abstract()).replace(teacher=trainer.teacher)
+    _check_record(trainer, record, checkpoints.folder)
+    state = checkpoints.restore(trainer.abstract())
+    _check_finite(state, record["step"])  # a version before digests didn't
+    state = state.replace(teacher=trainer.teacher)
     kept = {key: value for key, value in record.items() if key != "channels"}
     return hosts.in_memory(state), kept
+
+
+def _check_record(trainer: Trainer, record: Record, folder: pathlib.Path) -> None:
+    """Whether a training of this recipe can have saved it; its digest doesn't tell."""
+    epoch_steps = steps_per_epoch(trainer.split, trainer.recipe.batch_size)
+    try:
+        begun, left = divmod(record["step"], epoch_steps)
+        fits = begun == record["epoch"] and begun + bool(left) <= trainer.recipe.epochs
+        fits = fits and record["seconds"] >= 0 and (not left or record["sums"]["steps"] == left)
+        fits = fits and tuple(record.get("channels", trainer.channels)) == trainer.channels
+    except (KeyError, TypeError):
+        fits = False
+    if not fits:
+        raise WorkdirError(
+            f"the checkpoints in {folder} are not of this training; delete the folder, and it "
+            "begins anew"
+        )
 
 
 def _train_steps(
@@ -291,8 +324,7 @@ def _train_steps(
         if not math.isfinite(values["loss"]):
             raise DivergedError(
                 f"the loss became {values['loss']} in epoch {record['epoch'] + 1}, step "
-                f"{record['epoch'] * count + sums['steps']}; lower the learning rate or lengthen "
-                "the warmup"
+                f"{record['epoch'] * count + sums['steps']}; {_WAY_ON}"
             )
         sums.update({key: sums[key] + value for key, value in values.items()})
 
@@ -320,7 +352,8 @@ def make_evaluator(
 ) -> Callable[[Variables, AnySplit], dict[str, float]]:
     """A compiled evaluation of one network: (variables, split) -> loss, top1, top5 (shares).
 
-    Where damaged images were skipped, also their number, "skipped".
+    Where damaged images were skipped, also their number, "skipped". Raises DivergedError where the
+    loss is not finite.
     """
     step = data_parallel(make_eval_step(task.apply(channels)), task.devices)
 
@@ -331,6 +364,12 @@ def make_evaluator(
             sums = step(variables, shard(batch, len(task.devices)))
             total.update({key: float(value) for key, value in sums.items()})
         scores = {key: total[key] / total["count"] for key in ("loss", "top1", "top5")}
+        if not math.isfinite(scores["loss"]):
+            raise DivergedError(
+                f"the loss on {len(split.labels):,} images is {scores['loss']}: the network's "
+                "outputs are no numbers; train it anew with a lower learning rate, in another "
+                "--workdir"
+            )
         skipped = len(split.labels) - round(total["count"])
         return {**scores, "skipped": skipped} if skipped else scores
 

@@ -28,6 +28,7 @@ from furs_jax.rounds import layers_in_round
 from furs_jax.run import derived_seed
 from furs_jax.search import search
 from furs_jax.stop import Stop
+from furs_jax.workdir import read_json
 
 # They share a run and what it compiled.
 pytestmark = pytest.mark.xdist_group("search")
@@ -63,7 +64,7 @@ def content(workdir: pathlib.Path) -> dict:
     for name in ("metrics.jsonl", "rounds.jsonl", "finals.jsonl"):
         records = [json.loads(line) for line in (workdir / name).read_text().splitlines()]
         files[name] = [{k: v for k, v in r.items() if k != "seconds"} for r in records]
-    files["result.json"] = json.loads((workdir / "result.json").read_text())
+    files["result.json"] = read_json(workdir / "result.json")
     return files
 
 
@@ -79,7 +80,7 @@ def finished(tmp_path_factory, cache):
     process = _start(workdir, cache)
     output, _ = process.communicate()
     assert process.returncode == 0, output
-    return workdir, json.loads((workdir / "result.json").read_text()), output
+    return workdir, read_json(workdir / "result.json"), output
 
 
 def test_a_run_s_files_agree_with_each_other(finished):

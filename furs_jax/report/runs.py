@@ -16,7 +16,7 @@ from furs_jax.networks.recorded import RecordedNetwork, Size, read_network
 from furs_jax.report.statistics import Interval, difference_interval, mean_interval
 from furs_jax.report.text import printable
 from furs_jax.rounds import selected
-from furs_jax.workdir import Journal, read_json
+from furs_jax.workdir import Files
 
 Record = dict[str, Any]
 METRICS = ("top1", "top5")
@@ -195,21 +195,20 @@ def read_run(path: str | os.PathLike) -> Run:
     Raises:
       WorkdirError: there is no run of a search or a training, or a file is damaged.
     """
-    folder = pathlib.Path(path).expanduser().absolute()
-    if not (folder / "config.json").is_file():
-        what = "holds no config.json" if folder.is_dir() else "is no folder"
+    files = Files(path)
+    if not files.config.is_file():
+        what = "holds no config.json" if files.path.is_dir() else "is no folder"
         raise WorkdirError(f"{path} {what}, so it is no run; give a run's --workdir")
-    result = folder / "result.json"
+    begun = files.read_config()
+    run = Run(
+        files.path,
+        begun["config"],
+        begun.get("network"),
+        files.rounds.read(),
+        files.finals.read(),
+        files.read_result(),
+    )
     try:
-        begun = read_json(folder / "config.json")
-        run = Run(
-            folder,
-            begun["config"],
-            begun.get("network"),
-            Journal(folder / "rounds.jsonl").read(),
-            Journal(folder / "finals.jsonl").read(),
-            read_json(result) if result.exists() else None,
-        )
         _check(run)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise WorkdirError(f"{path} has a damaged file: {error!r}") from error

@@ -1,0 +1,82 @@
+"""What the lines of a run's journals hold: whether one can be a line at all.
+
+Each function raises ValueError with a reason. Whether a line follows from those before it is
+checked where lines are made, in rounds.py and final.py.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+Record = dict[str, Any]
+
+TIMED = ("train", "furs", "compile")  # parts of a round
+_PER_SITE = (
+    "furs",
+    "furs_stderr",
+    "loss_increase",
+    "loss_increase_stderr",
+    "accuracy_drop",
+    "accuracy_drop_stderr",
+    "drop_rates",
+)
+
+
+def check_epoch(record: Record) -> None:
+    """A line of metrics.jsonl."""
+    _need(record, phase=str, epoch=int)
+    if not _is(float, record.get("seconds", 0)):
+        raise ValueError("its seconds are no number")
+
+
+def check_final(record: Record) -> None:
+    """A line of finals.jsonl."""
+    _need(record, network=str, seed=int, loss=float, top1=float, top5=float)
+    for name in ("top1", "top5"):
+        if not 0 <= record[name] <= 1:
+            raise ValueError(f"{name} is {record[name]}, and no share")
+
+
+def check_round(record: Record) -> None:
+    """A line of rounds.jsonl."""
+    _need(record, round=int, macs=int, params=int, next_macs=int)
+    vectors = [record.get(name) for name in ("channels", "next_channels")]
+    for name, vector in zip(("channels", "next_channels"), vectors, strict=True):
+        if not (_are(int, vector) and all(width > 0 for width in vector)):
+            raise ValueError(f"{name} are no widths")
+    sites = len(vectors[0])
+    if len(vectors[1]) != sites:
+        raise ValueError(f"next_channels are {len(vectors[1])} widths for {sites} sites")
+    for name in ("increased", "decreased"):
+        chosen = record.get(name)
+        if not (_are(int, chosen) and set(chosen) <= set(range(sites))):
+            raise ValueError(f"{name} are no sites of {sites}")
+    for name in _PER_SITE:
+        values = record.get(name)
+        if (
+            name in record
+            and values is not None
+            and not (_are(float, values) and len(values) == sites)
+        ):
+            raise ValueError(f"{name} are not {sites} numbers")
+    if record.get("furs") is None:
+        raise ValueError("it has no furs")
+    seconds = record.get("seconds", dict.fromkeys(TIMED, 0))
+    if not (isinstance(seconds, dict) and all(_is(float, seconds.get(part)) for part in TIMED)):
+        raise ValueError(f"its seconds are not those of {', '.join(TIMED)}")
+
+
+def _need(record: Record, **types: type) -> None:
+    for name, kind in types.items():
+        if not _is(kind, record.get(name)):
+            what = {str: "text", int: "whole number", float: "number"}[kind]
+            raise ValueError(f"its {name} is no {what}")
+
+
+def _is(kind: type, value: Any) -> bool:
+    """As JSON has it: a number without fraction may be a float, a truth value is no number."""
+    allowed = (int, float) if kind is float else kind
+    return isinstance(value, allowed) and not isinstance(value, bool)
+
+
+def _are(kind: type, values: Any) -> bool:
+    return isinstance(values, Sequence) and all(_is(kind, value) for value in values)
