@@ -71,6 +71,8 @@ def check_result(files: Files, result: Record, select: str) -> None:
     rounds, finals = files.rounds.read(), files.finals.read()
     for name in {ORIGINAL, "start", "searched", "trained"} & result.keys():
         scores = [record for record in finals if record["network"] == name]
+        if not scores:
+            raise ValueError(f"{files.finals.path.name} holds no training of {name}")
         _compare(result[name], _figures(scores), name)
     if "searched" not in result:
         return

@@ -1,11 +1,20 @@
 """A run's folder: lines cut off by a kill, one process at a time."""
 
+import json
 import multiprocessing
 import os
+import shutil
 
 import pytest
 
-from furs_jax.errors import ConfigError, WorkdirBusyError, WorkdirError
+from benchmarks.damage import Killer, in_child
+from furs_jax.errors import (
+    ConfigError,
+    DamagedError,
+    DivergedError,
+    WorkdirBusyError,
+    WorkdirError,
+)
 from furs_jax.workdir import Journal, Workdir, read_json, write_json
 
 
@@ -136,3 +145,146 @@ def test_what_does_not_influence_the_result_may_change(tmp_path):
     Workdir(tmp_path, {"data": {"workers": 8, "name": "digits"}, "checkpoint_seconds": 1.0}).close()
     with pytest.raises(WorkdirError, match=r"differs in config.data.name \(digits there, x here\)"):
         Workdir(tmp_path, {"data": {"workers": 8, "name": "x"}, "checkpoint_seconds": 1.0})
+
+
+def journal_of(path, *records) -> Journal:
+    journal = Journal(path)
+    for record in records:
+        journal.append(record)
+    return journal
+
+
+def test_no_byte_can_change_unseen(tmp_path):
+    """Whatever is read of a file with one bit flipped is what was written, or an error."""
+    records = [{"a": 1, "seed": 0}, {"a": 2.5, "seed": 1}]
+    journal = journal_of(tmp_path / "j.jsonl", *records)
+    write_json(tmp_path / "x.json", {"config": {"a": 1}})
+    read = {
+        journal.path: (journal.read, records),
+        tmp_path / "x.json": (lambda: read_json(tmp_path / "x.json"), {"config": {"a": 1}}),
+    }
+    for path, (make, written) in read.items():
+        data = path.read_bytes()
+        for place, bit in ((place, bit) for place in range(len(data)) for bit in range(8)):
+            changed = bytearray(data)
+            changed[place] ^= 1 << bit
+            path.write_bytes(changed)
+            found, said = read_or_message(make)
+            if place == len(data) - 1 and isinstance(written, list):
+                assert found in (written, written[:-1], None)  # no new line: a line cut off
+            else:
+                assert found in (written, None)
+            assert found is not None or (str(path) in said and "\n" not in said)
+
+
+def read_or_message(read):
+    try:
+        return read(), ""
+    except DamagedError as error:
+        return None, str(error)
+
+
+def test_a_changed_line_is_named(tmp_path):
+    journal = journal_of(tmp_path / "j.jsonl", *({"a": value} for value in range(4)))
+    lines = journal.path.read_text().splitlines(keepends=True)
+    unsealed = json.dumps({"a": 4}) + "\n"
+    for number, wrong in (
+        (2, [lines[0], *lines[2:]]),  # cut
+        (1, lines[1:]),
+        (5, [*lines, lines[-1]]),  # doubled
+        (3, [*lines[:2], lines[3], lines[2]]),  # swapped
+        (5, [*lines, unsealed]),  # written by hand
+        (3, [*lines[:2], lines[2].replace('"a": 2', '"a": 3'), lines[3]]),  # edited
+        (1, ["[]\n", *lines]),
+        (1, ['{"a": NaN}\n']),
+        (1, ['{"a": 1e999}\n']),
+    ):
+        journal.path.write_text("".join(wrong))
+        with pytest.raises(DamagedError, match=rf"j.jsonl is damaged in line {number}: .*delete"):
+            journal.read()
+    journal.path.write_bytes(b"\xff\n")
+    with pytest.raises(DamagedError, match="byte 0 is no text"):
+        journal.read()
+    journal.path.unlink()
+    journal.path.mkdir()
+    with pytest.raises(DamagedError, match="can't be read"):
+        journal.read()
+
+
+def test_files_of_versions_before_digests_are_read(tmp_path):
+    journal = Journal(tmp_path / "j.jsonl")
+    journal.path.write_text('{"a": 1}\n{"a": 2}\n')
+    assert journal.read() == [{"a": 1}, {"a": 2}]
+    journal.append({"a": 3})
+    assert journal.read() == [{"a": 1}, {"a": 2}, {"a": 3}]
+    (tmp_path / "x.json").write_text('{"a": 1}')
+    assert read_json(tmp_path / "x.json") == {"a": 1}
+
+
+def test_timings_are_not_in_a_line_s_digest(tmp_path):
+    """Two runs of one config have the same digests."""
+    digests = []
+    for name, seconds in (("a", 1.0), ("b", 2.0)):
+        journal = journal_of(tmp_path / name, *({"a": a, "seconds": seconds} for a in range(2)))
+        lines = journal.path.read_text().splitlines()
+        digests.append([json.loads(line)["crc32"] for line in lines])
+    assert digests[0] == digests[1]
+    assert len(set(digests[0])) == 2
+
+
+def test_what_is_not_finite_is_never_written(tmp_path):
+    for write in (
+        lambda: write_json(tmp_path / "x.json", {"a": {"b": [1.0, float("nan")]}}),
+        lambda: Journal(tmp_path / "x.json").append({"a": {"b": [1.0, float("inf")]}}),
+    ):
+        with pytest.raises(DivergedError, match=r"a.b.1 is (nan|inf), and can't be recorded"):
+            write()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_damaged_config_is_one_line(tmp_path):
+    config = {"a": 1}
+    folder = Workdir(tmp_path / "w", config)
+    folder.start(config, {})
+    folder.close()
+    for text in ("", "{", "[]", "null", '{"versions": 1}', '{"config": 1}', "[" * 100_000):
+        folder.config.write_text(text)
+        with pytest.raises(DamagedError, match="config.json is damaged: .*another folder"):
+            Workdir(folder.path, config)
+
+
+def begun_run(path, config):
+    """What a run does with its folder, but for computing: goes on where it was."""
+    folder = Workdir(path, config)
+    folder.start(config, {"versions": {}})
+    done = len(folder.finals.read())
+    for seed in range(done, 2):
+        folder.metrics.keep(lambda record, seed=seed: record["epoch"] <= seed)
+        folder.metrics.append({"phase": "p", "epoch": seed + 1})
+        scores = {"loss": 0.5, "top1": 0.5, "top5": 1.0}
+        folder.finals.append({"network": "x", "seed": seed, **scores})
+    write_json(folder.result, {"seeds": 2})
+    folder.close()
+
+
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # the children compute nothing
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="reads descriptors' paths there")
+def test_killed_at_any_write_rename_or_fsync_the_same_command_goes_on(tmp_path):
+    config, folder = {"a": 1}, tmp_path / "w"
+    calls = tmp_path / "calls"
+
+    def work(at=-1):
+        killer = Killer(folder, at)
+        killer.install()
+        begun_run(folder, config)
+        calls.write_text(json.dumps(killer.calls))
+
+    assert in_child(work)[0] == 0
+    whole = {path.name: path.read_text() for path in folder.iterdir()}
+    names = json.loads(calls.read_text())
+    assert {"mkdir", "open", "torn write", "fsync", "replace"} <= set(names)
+    for at in range(len(names)):
+        shutil.rmtree(folder)
+        assert in_child(lambda at=at: work(at))[0] == 137
+        begun_run(folder, config)
+        assert {path.name: path.read_text() for path in folder.iterdir()} == whole, names[at]
