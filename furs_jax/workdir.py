@@ -122,8 +122,8 @@ class Workdir(Files):
     def _temporaries(self) -> list[pathlib.Path]:
         """What a kill may leave beside the files, or before the first."""
         journals = (self.metrics, self.rounds, self.finals)
-        paths = (self.config, self.result, *(journal.path for journal in journals))
-        return [_temporary(path) for path in paths]
+        files = (self.config, self.result, *(journal.path for journal in journals))
+        return [_temporary(path) for path in files]
 
     def _check(self, config: Record) -> None:
         if self.path.exists() and not self.path.is_dir():

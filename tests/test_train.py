@@ -2,9 +2,12 @@
 
 import dataclasses
 import gc
+import json
 import logging
+import pathlib
 import re
 import resource
+import shutil
 import signal
 
 import jax
@@ -13,12 +16,18 @@ import pytest
 
 from furs_jax.checkpoint import Checkpoints
 from furs_jax.data import evaluation_batches
-from furs_jax.errors import ConfigError, DivergedError, StoppedError, WorkdirError
+from furs_jax.errors import (
+    ConfigError,
+    DamagedError,
+    DivergedError,
+    StoppedError,
+    WorkdirError,
+)
 from furs_jax.furs import estimate_furs
 from furs_jax.recipe import dropout_schedule, make_optimizer
 from furs_jax.runtime import set_up
 from furs_jax.stop import Stop
-from furs_jax.train import make_trainer, train
+from furs_jax.train import make_evaluator, make_trainer, train
 from tests.test_step import RECIPE, random_task
 
 
@@ -262,3 +271,166 @@ def test_what_can_not_be_written_is_one_error_and_the_last_checkpoint_stays(
         checkpoints.save(2, state, {"step": 2})
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.record() == {"step": 2}
+
+
+STATE = {name: np.arange(3000, dtype=np.float32).reshape(30, 100) / 7 for name in "ab"}
+ABSTRACT = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), STATE)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A folder with checkpoints of steps 1 and 2."""
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, {key: step * x for key, x in STATE.items()}, {"step": step})
+    return tmp_path
+
+
+def read(folder):
+    with Checkpoints(folder, read_only=True) as checkpoints:
+        return checkpoints.record(), checkpoints.restore(ABSTRACT)
+
+
+def files(folder):
+    return {str(p): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_a_flipped_bit_of_an_array_is_named_and_the_checkpoint_before_offered(saved):
+    data = max((saved / "2/state").rglob("d/*"), key=lambda path: path.stat().st_size)
+    whole, used = data.read_bytes(), 0
+    for place in np.linspace(0, len(whole) - 1, 12, dtype=int):
+        changed = bytearray(whole)
+        changed[place] ^= 4
+        data.write_bytes(changed)
+        try:
+            _, state = read(saved)
+            np.testing.assert_array_equal(state["a"], 2 * STATE["a"])
+            used += 1
+        except DamagedError as error:
+            message = str(error)
+    assert used < 6
+    assert re.fullmatch(
+        f"checkpoint {saved}/2 is damaged: .*. Delete this folder: then the one before it, of "
+        "step 1, is taken",
+        message,
+    )
+    shutil.rmtree(saved / "2")
+    record, state = read(saved)
+    assert record == {"step": 1}
+    np.testing.assert_array_equal(state["b"], STATE["b"])
+
+
+def test_arrays_are_compared_with_their_digests(saved, monkeypatch):
+    """Where nothing between the disk and the array notices."""
+    restore = Checkpoints._state
+
+    def flipped(*arguments):
+        state = {key: np.array(x) for key, x in restore(*arguments).items()}
+        state["b"].view(np.uint32)[3, 5] ^= 1
+        return state
+
+    monkeypatch.setattr(Checkpoints, "_state", flipped)
+    with pytest.raises(DamagedError, match=r"2 is damaged: \['b'\] float32.* not as it was saved"):
+        read(saved)
+
+
+@pytest.mark.parametrize("damage", ["removed", "emptied", "cut", "overwritten", "a folder"])
+def test_a_damaged_file_of_a_checkpoint_is_one_line(saved, damage, capfd):
+    whole = files(saved / "2")
+    for name, content in whole.items():
+        path = pathlib.Path(name)
+        path.unlink()
+        if damage == "a folder":
+            path.mkdir()
+        elif damage != "removed":
+            kept = {"emptied": b"", "cut": content[: len(content) // 2]}
+            path.write_bytes(kept.get(damage, b"{damaged\n" + content[9:]))
+        try:
+            _, state = read(saved)
+            np.testing.assert_array_equal(state["a"], 2 * STATE["a"])
+        except DamagedError as error:
+            line = str(error)
+            assert line.startswith(f"checkpoint {saved}/2 is damaged: ")
+            assert "\n" not in line
+        if path.is_dir():
+            path.rmdir()
+        path.write_bytes(content)
+    gc.collect()  # what Orbax left to be reported
+    assert capfd.readouterr().err == ""
+
+
+def test_a_reader_changes_nothing(saved):
+    save = saved / "3.orbax-checkpoint-tmp"  # of a process that is writing
+    save.mkdir()
+    (save / "part").write_text("half of the state")
+    before = files(saved)
+    assert read(saved)[0] == {"step": 2}
+    assert files(saved) == before
+    with Checkpoints(saved / "nowhere", read_only=True) as checkpoints:
+        assert checkpoints.record() is None
+    assert not (saved / "nowhere").exists()
+
+
+def test_a_reader_goes_on_with_the_newer_one_when_its_own_is_removed(saved, monkeypatch):
+    read_json, seen = Checkpoints._json, []
+
+    def remove_then_read(self, step):
+        seen.append(step)
+        if step == 2:
+            (saved / "2").rename(saved / "3")  # stands for a save of the next step
+        return read_json(self, step)
+
+    monkeypatch.setattr(Checkpoints, "_json", remove_then_read)
+    with Checkpoints(saved, read_only=True) as checkpoints:
+        assert checkpoints.record() == {"step": 2}
+    assert seen == [2, 3]
+
+
+def test_the_last_two_are_kept(saved):
+    with Checkpoints(saved) as checkpoints:
+        checkpoints.save(3, STATE, {"step": 3})
+    assert sorted(path.name for path in saved.iterdir()) == ["2", "3"]
+
+
+def test_checkpoints_of_versions_before_digests_are_read(saved):
+    path = saved / "2/json/metadata"
+    content = json.loads(path.read_text())
+    del content["digests"], content["crc32"]
+    path.write_text(json.dumps(content))
+    record, state = read(saved)
+    assert record == {"step": 2}
+    np.testing.assert_array_equal(state["a"], 2 * STATE["a"])
+
+
+def test_weights_that_overflow_in_the_last_step_are_not_saved(trainer, tmp_path):
+    """The loss of a step is finite though its update is not."""
+    state = jax.tree.map(np.asarray, trainer.init(0))
+
+    def step(state, batch):
+        last = int(state.step) == 11
+        params = jax.tree.map(lambda x: np.where(last, np.inf, x), state.params)
+        metrics = {"loss": np.float32(1), "accuracy": np.float32(0)}
+        return state.replace(step=state.step + 1, params=params), metrics
+
+    broken = trainer._replace(init=lambda seed: state, step=step)
+    epochs = []
+    with pytest.raises(DivergedError, match=r"params.*is not finite after step 12; lower the"):
+        train(broken, 0, tmp_path, on_epoch=lambda record: epochs.append(record["epoch"]))
+    assert epochs == [1, 2, 3]
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.record()["epoch"] == 3
+
+
+def test_an_evaluation_that_is_not_finite_is_no_result(tiny, monkeypatch):
+    sums = {"loss": float("nan"), "top1": 1.0, "top5": 1.0, "count": 16.0}
+    monkeypatch.setattr("furs_jax.train.data_parallel", lambda *_: lambda *_: sums)
+    task = random_task(tiny, 1)
+    with pytest.raises(DivergedError, match="loss on 48 images is nan.*lower learning rate"):
+        make_evaluator(task, tiny.channels)({}, task.dataset.test)
+
+
+def test_a_checkpoint_of_another_training_is_refused(trainer, tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(99, trainer.init(0), {"epoch": 33, "step": 99, "seconds": 1.0})
+    with pytest.raises(WorkdirError, match="not of this training; delete the folder"):
+        train(trainer, 0, tmp_path)
