@@ -231,7 +231,9 @@ def train(
         while record["epoch"] < recipe.epochs:
             state, sums, paused = _train_steps(trainer, state, batches, record, saver, stepped)
             # A loss tells of the weights before its step: the last ones have had none.
-            _check_finite(state, record["epoch"] * epoch_steps + sums["steps"])
+            if name := _not_finite(state):
+                step = record["epoch"] * epoch_steps + sums["steps"]
+                raise DivergedError(f"{name} is not finite after step {step}; {_WAY_ON}")
             seconds = round(time.monotonic() - start, 3)
             if sums["steps"] == epoch_steps:
                 record = _epoch_record(record["epoch"] + 1, epoch_steps, sums, seconds)
@@ -247,13 +249,11 @@ def train(
     return state.variables, record
 
 
-def _check_finite(state: TrainState, step: int) -> None:
+def _not_finite(state: TrainState) -> str:
+    """Name of the first array with a number that is not finite; empty where there is none."""
     leaves = jax.tree_util.tree_leaves_with_path(state.replace(teacher=None))
-    for path, array in leaves:
-        if not np.all(np.isfinite(np.asarray(array))):
-            raise DivergedError(
-                f"{jax.tree_util.keystr(path)} is not finite after step {step}; {_WAY_ON}"
-            )
+    wrong = (path for path, x in leaves if not np.all(np.isfinite(np.asarray(x))))
+    return next(map(jax.tree_util.keystr, wrong), "")
 
 
 def _epoch_record(epoch: int, steps: int, sums: Record, seconds: float) -> Record:
@@ -272,7 +272,11 @@ def _restore(
         return hosts.in_memory(state), {"epoch": 0, "step": 0, "seconds": 0.0}
     _check_record(trainer, record, checkpoints.folder)
     state = checkpoints.restore(trainer.abstract())
-    _check_finite(state, record["step"])  # a version before digests didn't
+    if name := _not_finite(state):  # earlier versions saved that
+        raise WorkdirError(
+            f"{name} is not finite in {checkpoints.folder}/{record['step']}: the training has "
+            f"diverged; {_WAY_ON}, in another --workdir"
+        )
     state = state.replace(teacher=trainer.teacher)
     kept = {key: value for key, value in record.items() if key != "channels"}
     return hosts.in_memory(state), kept
