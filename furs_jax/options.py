@@ -7,7 +7,6 @@ where that is known. Imports no JAX, so that a wrong option is told at once.
 import ast
 import dataclasses
 import difflib
-import math
 import numbers
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
@@ -37,7 +36,7 @@ class Kind(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Number:
-    """A finite number in a range."""
+    """A number in a range, whose ends are finite."""
 
     low: float
     high: float
@@ -48,8 +47,6 @@ class Number:
     def allows(self, value: Any) -> bool:
         kind = numbers.Integral if self.whole else numbers.Real
         if not isinstance(value, kind) or isinstance(value, bool):
-            return False
-        if not self.whole and not math.isfinite(value):
             return False
         low = value > self.low if self.above else value >= self.low
         return low and (value < self.high if self.below else value <= self.high)

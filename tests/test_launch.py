@@ -140,6 +140,14 @@ def test_run_sh_runs_python_where_it_is_called(box, given, expected):
     assert installed[0].endswith(f"--editable {extra}")
 
 
+def test_cdpath_does_not_lead_run_sh_astray(box):
+    (box.path / "elsewhere" / "launch").mkdir(parents=True)
+    result = box.run("launch/run.sh", "--workdir=w", CDPATH=str(box.path / "elsewhere"))
+    assert result.returncode == 0, result.stderr
+    assert box.record("at ")[-1] == f"at {box.project}"
+    assert (box.project / "w").is_dir()
+
+
 def test_a_script_beside_a_clone_imports_the_package(tmp_path):
     # README's first steps: git clone ... furs_jax; an editable install puts the clone on the path.
     (tmp_path / "furs_jax").symlink_to(ROOT)

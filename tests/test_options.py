@@ -1,8 +1,10 @@
 """Options: every one has a kind and a range; what the command line makes of texts."""
 
 import pathlib
+import re
 
 import pytest
+from absl import flags
 
 from configs import cifar100, default, digits, fashion, imagenet
 from furs_jax import cli, options, paths
@@ -134,6 +136,28 @@ def test_an_unknown_option_names_those_that_may_be_meant(option, meant):
             load(*arguments)
         assert f"--config.{option}" in str(error.value)
         assert meant in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("argument", "meant"),
+    [
+        ("--wokrdir=x", "did you mean --workdir?"),
+        ("--work-dir=x", "did you mean --workdir?"),
+        ("--epochs=3", "did you mean --config.train.epochs or --config.final.train.epochs?"),
+        ("--seed=1", "did you mean --config.seed or"),
+        ("--xyzzy", "--help lists them"),
+        ("--workdir", "Missing value"),
+        ("--config.seed", "--config.seed needs a value"),
+        ("--flagfile=/no/such/file", "flagfile"),
+    ],
+)
+def test_an_unknown_flag_names_those_that_may_be_meant(argument, meant):
+    values = flags.FlagValues()
+    flags.DEFINE_string("workdir", None, "", flag_values=values)
+    with pytest.raises(SystemExit) as error:
+        cli.parse(["main", argument], values)
+    assert re.fullmatch("furs_jax: .*", str(error.value))
+    assert meant in str(error.value)
 
 
 @pytest.mark.parametrize(

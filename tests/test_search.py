@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -128,6 +129,19 @@ def test_another_config_s_workdir_is_refused(finished):
     with pytest.raises(WorkdirError, match=r"config.furs.draws \(2 there, 3 here\)"):
         search(small_config(**{"furs.draws": 3, "cpu_devices": 2}), workdir, quiet=True)
     assert content(workdir) == before
+
+
+def test_a_run_stores_absolute_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    opened = mock.Mock(side_effect=WorkdirError)
+    monkeypatch.setattr("furs_jax.search.Workdir", opened)
+    config = small_config(**{"init_from": "c", "data.name": "idx:d"})
+    with pytest.raises(WorkdirError):
+        search(config, "w", quiet=True)
+    stored = opened.call_args.args[1]
+    assert stored["init_from"] == f"{tmp_path}/c"
+    assert stored["data"]["name"] == f"idx:{tmp_path}/d"
+    assert config.init_from == "c"  # the caller's stays as it is
 
 
 def test_a_folder_that_is_no_run_s_is_refused(tmp_path):
