@@ -134,7 +134,7 @@ def test_another_config_s_workdir_is_refused(finished):
 def test_a_run_stores_absolute_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     opened = mock.Mock(side_effect=WorkdirError)
-    monkeypatch.setattr("furs_jax.search.Workdir", opened)
+    monkeypatch.setattr(sys.modules["furs_jax.search"], "Workdir", opened)
     config = small_config(**{"init_from": "c", "data.name": "idx:d"})
     with pytest.raises(WorkdirError):
         search(config, "w", quiet=True)
