@@ -143,36 +143,33 @@ def draw_noise(
     """
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
 
-    def sample(number: jax.Array) -> jax.Array:
-        return sample_noise(jax.vmap(jax.random.fold_in, (0, None))(keys, number), channels)
-
     if strata is None:
-        return sample(draw)
-    stratum = draw if passes == 1 else _stratum(sample, draw, strata, passes)
+        keys = jax.vmap(jax.random.fold_in, (0, None))(keys, draw)
+        return sample_noise(keys, channels)
+    stratum = draw if passes == 1 else _stratum(keys, draw, channels, strata, passes)
     return (sample_noise(keys, channels) + stratum.astype(jnp.float32) / strata) % 1.0
 
 
 def _stratum(
-    sample: Callable[[jax.Array], jax.Array], draw: jax.Array, strata: int, passes: int
+    keys: jax.Array, draw: jax.Array, channels: Sequence[int], strata: int, passes: int
 ) -> jax.Array:
     """The stratum of every image's and channel's draw, shape (N, sum(channels)).
 
     Strata lie in rows of `passes`, of which each pass gets one; the last row may be a short one,
     that not every pass has a draw for. Which draw of a pass is in which row, and which pass gets
     which stratum of a row, is random.
-
-    Args:
-      sample: random numbers, shape (N, sum(channels)), for each number that it is given.
     """
     rows = -(-strata // passes)
     slot, own = draw // passes, draw % passes
-    made = (jnp.arange(rows * passes) < strata).reshape(rows, passes, 1, 1)
-    by_slot = jax.vmap(sample)(rows * passes + own * rows + jnp.arange(rows))
-    row = jnp.sum(made[:, own] & (by_slot < by_slot[slot][None]), axis=0)
-    by_pass = jax.vmap(sample)(jnp.arange(rows * passes))
-    by_pass = by_pass.reshape(rows, passes, *row.shape)
-    place = jnp.sum(made & (by_pass < by_pass[:, own][:, None]), axis=1)  # in every row
-    return passes * row + jnp.take_along_axis(place, row[None], axis=0)[0]
+    made = (jnp.arange(rows * passes) < strata).reshape(1, rows, passes, 1)
+    shape = (2, rows, passes, sum(channels))
+    # In one call: each costs a second to compile.
+    order = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, 0), shape))(keys)
+    of_slots, of_passes = order[:, 0, :, own], order[:, 1]
+    row = jnp.sum(made[:, :, own] & (of_slots < of_slots[:, slot][:, None]), axis=1)
+    before = made & (of_passes < of_passes[:, :, own][:, :, None])
+    place = jnp.sum(before, axis=2)  # in every row
+    return passes * row + jnp.take_along_axis(place, row[:, None], axis=1)[:, 0]
 
 
 def gate_gradients(

@@ -200,3 +200,14 @@ def test_a_search_stops_when_no_two_sites_surely_differ(observer, tmp_path, caps
         return rises
 
     assert _stops(observer, tmp_path / "differ", one_differs) == 3
+
+
+def test_auto_says_what_its_draws_bought(observer, tmp_path, capsys):
+    options = {"furs.draws": "auto", "furs.batch_size": BATCH, "search.rounds": 1}
+    config = short_config(**options, **{"final.seeds": 1})  # of equal sites, by the observer
+    search(config, tmp_path / "run")
+    bought = "10 of at most 50 draws: more would not tell the sites to widen from those to narrow"
+    assert f"FURs: {bought}" in capsys.readouterr().out
+    weights = str(tmp_path / "run/checkpoints/round_00")
+    run(short_config(mode="furs", init_from=weights, **options), None)
+    assert bought in capsys.readouterr().out
