@@ -165,3 +165,24 @@ def test_one_process_joins_nobody(monkeypatch):
     monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
     with pytest.raises(ConfigError, match="must be numbers"):
         hosts.join(None, None, None)
+
+
+def test_what_differs_between_processes_ends_all(monkeypatch):
+    monkeypatch.setattr(hosts, "count", lambda: 3)
+    digests = []
+    monkeypatch.setattr(hosts.multihost_utils, "process_allgather", digests.append)
+    for value in ({"seed": 0}, {"seed": 1}):
+        with pytest.raises(TypeError):  # nothing is gathered yet
+            hosts.agree("the config", value)
+    own, other = digests
+    for gathered, named in (
+        ([own, own, own], None),
+        ([own, other, own], "1"),
+        ([other, own, own], "1, 2"),
+    ):
+        monkeypatch.setattr(hosts.multihost_utils, "process_allgather", lambda _, g=gathered: g)
+        if named is None:
+            hosts.agree("the config", {"seed": 0})
+            continue
+        with pytest.raises(HostsError, match=f"the config of process {named} is not that of"):
+            hosts.agree("the config", {"seed": 0})

@@ -21,7 +21,7 @@ import pytest
 
 import furs_jax
 from configs import digits
-from furs_jax import distill, final, measure, modes, prepare, rounds, run
+from furs_jax import distill, final, hosts, measure, modes, prepare, rounds, run
 from furs_jax import options as options_lib
 from furs_jax.checkpoint import Checkpoints
 from furs_jax.data import AnySplit, Dataset
@@ -261,6 +261,20 @@ def test_three_splits(recording, tmp_path):
     assert tested[-1].channels == tuple(result["searched"]["channels"])
 
 
+def test_hosts_check_that_they_hold_the_same(recording, tmp_path, monkeypatch):
+    checked = []
+    monkeypatch.setattr(hosts, "agree", lambda what, value: checked.append((what, value)))
+    recording.search(tmp_path / "w", **{"search.rounds": 2})
+    vectors = [
+        [record["next_channels"], record["next_parent"]]
+        for record in workdir_lines(tmp_path / "w", "rounds")
+    ]
+    names = ["the config", "the data", *["the next channel vector"] * 2]
+    assert [what for what, _ in checked] == names
+    assert checked[0][1]["network"] == "resnet8_cifar"
+    assert [value for _, value in checked[2:]] == vectors
+
+
 def test_without_the_search_split_finals_are_trained_on_the_training_images(recording, tmp_path):
     recording.search(tmp_path / "w", **{"final.use_search_split": False})
     assert all(_same(training.trainer.split, DATA.train) for training in recording.of(Training))
@@ -385,11 +399,24 @@ def test_warm_rounds_go_on_from_the_network_that_they_change(recording, tmp_path
     recording.search(
         tmp_path / "w",
         **{"search.warm_start": True, "search.warm_epochs": 3, "search.warm_learning_rate": 0.02,
-           "search.patience": 1},
+           "search.patience": 1, "reallocate.step": 0.8, "reallocate.step_decay": 0.3},
     )  # fmt: skip
     records = workdir_lines(tmp_path / "w", "rounds")
     assert [record["next_parent"] for record in records] == [0, 0, 0]
     assert [record["next_step_scale"] for record in records] == [1, 0.5, 0.25]
+    net = recording.of(Training)[0].trainer.task.net
+    for index, record in enumerate(records):
+        expected = reallocate(
+            net,
+            records[0]["channels"],
+            records[0]["furs"],
+            initial=net.channels,
+            budget=net.macs(net.channels),
+            num_layers=rounds.layers_in_round(small().reallocate, index),
+            step=0.8 * 0.5**index,
+            step_decay=0.3 * 0.5**index,
+        )
+        assert tuple(record["next_channels"]) == expected
     scratch, *warm = recording.of(Training)[:3]
     assert scratch.trainer.recipe.epochs == small().train.epochs
     for training in warm:
