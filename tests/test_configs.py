@@ -2,9 +2,10 @@
 
 import pytest
 
-from configs import cifar100, default, fashion, imagenet
+from configs import cifar100, default, digits, fashion, imagenet, r18, r20_cifar
 from furs_jax.furs import Estimator
 from furs_jax.networks import get_network
+from furs_jax.options import flat
 from furs_jax.prepare import estimator_of
 
 # MMACs: Chen et al., CVPR 2020; of the last two, what the files say.
@@ -57,3 +58,24 @@ def test_arguments_of_rows(file):
 
 def test_the_library_s_estimator_is_the_default_config_s():
     assert estimator_of(default.get_config().furs) == Estimator()
+
+
+@pytest.mark.parametrize("file", [default, digits, r18, r20_cifar, *PUBLISHED])
+def test_smoke_is_a_short_run_of_the_same_options(file):
+    config, smoke = (dict(flat(file.get_config(argument))) for argument in ("", "smoke"))
+    short = {
+        "search.rounds": 2,
+        "train.epochs": 2,
+        "final.train.epochs": 2,
+        "final.seeds": 2,
+        "furs.draws": 2,
+        "furs.images": 256,
+    }
+    assert all(smoke[option] <= value for option, value in short.items())
+    # Where the data is not at hand, other images, which ask for other batches; and less warmup.
+    others = smoke["data.name"] != config["data.name"]
+    words = ("data.", "batch_size", "warmup_epochs")
+    for option in config.keys() - short:
+        assert smoke[option] == config[option] or (
+            others and any(word in option for word in words)
+        ), option

@@ -26,7 +26,7 @@ from furs_jax import options as options_lib
 from furs_jax.checkpoint import Checkpoints
 from furs_jax.data import AnySplit, Dataset
 from furs_jax.distill import Teacher
-from furs_jax.errors import ConfigError, FursError
+from furs_jax.errors import ConfigError, FursError, WorkdirError
 from furs_jax.furs import Estimator, FURs
 from furs_jax.measure import Reread
 from furs_jax.networks import get_network
@@ -35,6 +35,7 @@ from furs_jax.reallocate import choose_sites, reallocate
 from furs_jax.recipe import Recipe
 from furs_jax.step import TrainState
 from furs_jax.train import Task, Trainer
+from furs_jax.workdir import Workdir
 from tests.conftest import random_variables
 from tests.test_step import random_split
 
@@ -101,6 +102,7 @@ class Recording:
     calls: list
     losses: dict[str, float]  # on the search split, of a phase; else 0.5
     spread: float = 9.0
+    separation: float = 9.0
 
     def of(self, kind: type) -> list:
         return [call for call in self.calls if isinstance(call, kind)]
@@ -171,8 +173,10 @@ def recording(monkeypatch) -> Recording:
                 accuracy=0.5,
                 draws=5,
                 spread=made.spread,
-                separation=9.0,
+                separation=made.separation,
                 images=len(of.labels),
+                drawn_share=0.4,
+                narrowed=0.9,
             )
 
         return estimate
@@ -506,6 +510,49 @@ def test_macs_that_were_spent_are_counted(recording, tmp_path):
     assert result["final_macs"] == 3 * result["searched"]["macs"] * 3 * 17 * 8
 
 
+def test_the_first_training_is_traced(recording, tmp_path, monkeypatch):
+    traces = []
+
+    def traced(folder, on_step):
+        traces.append(folder)
+        return contextlib.nullcontext(on_step)
+
+    monkeypatch.setattr(run, "traced", traced)
+    trace = str(tmp_path / "trace")
+    recording.search(tmp_path / "w", profile=trace)
+    assert traces == [trace, *[None] * 6]
+    traces.clear()
+    modes.run(small(mode="train", profile=trace), tmp_path / "t")
+    assert traces == [trace, None]
+
+
+def test_what_draws_bought_is_said(recording, tmp_path, capsys):
+    for draws, said in (("auto", 2), (5, 0)):
+        options = {"furs.draws": draws, "search.rounds": 2}
+        recording.separation = 0.5
+        search.search(small(**options), tmp_path / str(draws))
+        assert capsys.readouterr().out.count("draws: more would not tell") == said
+
+
+def test_mode_train_trains_the_given_widths_by_the_final_recipe(recording, tmp_path):
+    config = small(mode="train", channels=(5, 6, 7, 8, 9, 10))
+    result = modes.run(config, tmp_path / "w")["trained"]
+    assert result["channels"] == [5, 6, 7, 8, 9, 10]
+    trainings = recording.of(Training)
+    assert len(trainings) == len({training.seed for training in trainings}) == 2
+    for training in trainings:
+        assert training.trainer.channels == (5, 6, 7, 8, 9, 10)
+        assert training.trainer.recipe == prepare.recipe_of(config.final.train)
+        assert _same(training.trainer.split, DATA.train, DATA.search)
+    assert recording.of(Estimate) == []
+    assert all(_same(evaluation.split, DATA.test) for evaluation in recording.of(Evaluation))
+    # As final trainings of a search of the same seed are.
+    recording.calls.clear()
+    recording.search(tmp_path / "search")
+    finals = recording.of(Training)[-2:]
+    assert [t.seed for t in finals] == [t.seed for t in trainings]
+
+
 def test_quiet_prints_nothing_and_others_do(recording, tmp_path, capsys):
     recording.search(tmp_path / "w")
     assert capsys.readouterr().out == ""
@@ -678,6 +725,37 @@ def test_every_option_changes_what_is_done(
     before = without[str(beside)]
     assert not isinstance(before, str), before
     assert _done(recording, tmp_path / "after", **{**beside, option: given(value)}) != before
+
+
+def test_a_folder_is_its_config_s_but_for_what_changes_no_result(tmp_path):
+    def as_json(config):
+        return json.loads(config.to_json_best_effort())
+
+    config = small(cpu_devices=1, **{"final.seeds": 1})
+    folder = Workdir(tmp_path, as_json(config))
+    folder.start(as_json(config), {})
+    folder.close()
+    goes_on = set()
+    for option, (value, _) in [*CHANGED.items(), ("mode", ("train", {}))]:
+        changed = config.copy_and_resolve_references()
+        options_lib.override(changed, option, str(value))
+        message = None
+        try:
+            Workdir(tmp_path, as_json(changed)).close()
+        except WorkdirError as error:
+            message = str(error)
+        if message is None:
+            goes_on.add(option)
+        else:
+            assert f"config.{option} (" in message
+    assert goes_on == {
+        "checkpoint_seconds",
+        "profile",
+        "data.workers",
+        "data.processes",
+        "data.prefetch",
+        "furs.memory_gib",
+    }
 
 
 def test_no_option_is_left_out():
