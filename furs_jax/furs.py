@@ -98,6 +98,13 @@ class FURs(NamedTuple):
     drawn_share: float  # of the variance of `furs`: made by the draws; NaN after a single pass
     narrowed: float  # furs_stderr over that of the first pass alone; medians of the sites
 
+    def as_json(self) -> dict[str, Any]:
+        """Lists and numbers; None where the method doesn't tell."""
+        return {
+            name: None if np.all(np.isnan(value)) else np.asarray(value).tolist()
+            for name, value in self._asdict().items()
+        }
+
 
 def drop_rates(channels: Sequence[int], marginal: np.ndarray, base_rate: float) -> np.ndarray:
     """Drop rates that remove the same MACs from every site, on average at the base rate.

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jax
 import ml_collections
-import numpy as np
 
 from furs_jax import hosts, paths
 from furs_jax.distill import load_network
@@ -101,12 +100,7 @@ def measure(config: ml_collections.ConfigDict, workdir: str | None) -> Record:
     print(furs_table(task.net.site_names, channels, found))
     if options.draws == AUTO and (bought := what_draws_bought(found, options.max_draws)):
         print(bought)
-    values = {
-        key: value.tolist() if isinstance(value, np.ndarray) else value
-        for key, value in found._asdict().items()
-    }
-    known = {k: None if np.any(np.isnan(v)) else v for k, v in values.items()}
-    return _write(workdir, "furs.json", {"channels": list(channels), **known})
+    return _write(workdir, "furs.json", {"channels": list(channels), **found.as_json()})
 
 
 def describe(config: ml_collections.ConfigDict, workdir: str | None) -> None:

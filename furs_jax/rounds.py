@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import ml_collections
-import numpy as np
 
 from furs_jax import hosts
 from furs_jax.checkpoint import Checkpoints
@@ -152,12 +151,13 @@ def _round(run: Run, records: list[Record]) -> Record:
     if config.furs.draws == AUTO and (bought := what_draws_bought(estimate, config.furs.max_draws)):
         run.console.print(f"FURs: {bought}")
     compile_furs = run.clock.seconds - compiled_training
+    measured = estimate.as_json()
     record = {
         **given,
         "train_loss": trained["loss"],
         "search_loss": search["loss"],
         "search_accuracy": search["top1"],
-        **{field: _known(getattr(estimate, field)) for field in _RECORDED},
+        **{field: measured[field] for field in _RECORDED},
     }
     return {
         **record,
@@ -268,11 +268,6 @@ def _next(run: Run, records: list[Record]) -> Record:
         "next_parent": parent["round"],
         "next_step_scale": scale,
     }
-
-
-def _known(values: np.ndarray | float) -> Any:
-    """As JSON holds it; None where the method doesn't tell."""
-    return None if np.all(np.isnan(values)) else np.asarray(values).tolist()
 
 
 def step_widths(run: Run) -> tuple[int, ...]:

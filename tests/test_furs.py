@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import pathlib
 import textwrap
 
@@ -458,6 +459,10 @@ def test_fisher_furs_are_squared_gradients_of_single_images(tiny, labels):
     stderr = rise.std(axis=1, ddof=1) / np.sqrt(21)
     np.testing.assert_allclose(found.loss_increase_stderr, stderr, rtol=1e-3)
     assert np.all(np.isnan(found.accuracy_drop))
+    written = json.loads(json.dumps(found.as_json(), allow_nan=False))
+    assert written["furs"] == found.furs.tolist()
+    for unknown in ("accuracy_drop", "drawn_share"):
+        assert written[unknown] is None
     with pytest.raises(ConfigError, match="knows the loss only"):
         _estimate(tiny, variables, split, method="fisher", metric="accuracy")
 

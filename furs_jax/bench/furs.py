@@ -90,10 +90,10 @@ def bench(config: Any, workdir: str) -> None:
     )
     name = f"bench_furs_{config.furs.base_drop_rate:g}"
     record = {
-        "reference": _as_lists(reference),
+        "reference": reference.as_json(),
         "timings": {k: t._asdict() for k, t in timings.items()},
         "quality": quality,
-        "estimates": {k: [_as_lists(furs) for furs in found] for k, found in estimates.items()},
+        "estimates": {k: [furs.as_json() for furs in found] for k, found in estimates.items()},
     }
     write_json(folder / f"{name}.json", record)
     _plot(folder / name, task, estimates["fisher"][0], reference)
@@ -259,10 +259,6 @@ def _overlap(furs: np.ndarray, reference: np.ndarray, layers: int) -> float:
     """Share of the sites chosen by the reference that the estimate chooses alike."""
     pairs = zip(choose_sites(furs, layers), choose_sites(reference, layers), strict=True)
     return float(np.mean([len(set(a) & set(b)) / max(len(b), 1) for a, b in pairs]))
-
-
-def _as_lists(furs: FURs) -> dict[str, Any]:
-    return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in furs._asdict().items()}
 
 
 def _plot(path: pathlib.Path, task: Task, fisher: FURs, reference: FURs) -> None:
