@@ -12,7 +12,7 @@ import ml_collections
 from furs_jax import hosts
 from furs_jax.data import AnySplit, Dataset, Reading, load_dataset
 from furs_jax.distill import ORIGINAL, load_channels, load_network
-from furs_jax.errors import BudgetError, ConfigError, FursError
+from furs_jax.errors import BudgetError, ConfigError
 from furs_jax.furs import Estimator
 from furs_jax.inherit import free_axes
 from furs_jax.networks import Network, get_network
@@ -22,7 +22,7 @@ from furs_jax.recipe import Recipe
 from furs_jax.runtime import resolve_dtype, set_up
 from furs_jax.step import check_batch_size
 from furs_jax.train import Task
-from furs_jax.workdir import read_json
+from furs_jax.workdir import unseal
 
 _LARGEST_RESULT = 2**24  # bytes of a result.json; they have thousands
 AS_GIVEN = ("train", "evaluate", "furs")  # modes without a budget
@@ -138,21 +138,18 @@ def _vector_of_result(path: pathlib.Path) -> list[int]:
     if path.stat().st_size > _LARGEST_RESULT:
         raise ConfigError(f"is no run's result.json: it has more than {_LARGEST_RESULT:,} bytes")
     try:
-        result = read_json(path)
-        json.loads(path.read_bytes(), object_pairs_hook=_unambiguous)
-    except (FursError, OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"is no run's result.json ({error})") from error
-    entries = [result.get(key) for key in ("searched", "trained")] if _is_object(result) else []
-    vectors = [entry.get("channels") for entry in entries if _is_object(entry)]
+        text = path.read_bytes().decode()
+        result = unseal(text)
+        json.loads(text, object_pairs_hook=_unambiguous)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"is no run's result.json: {error}") from error
+    entries = [result.get(key) for key in ("searched", "trained")]
+    vectors = [entry.get("channels") for entry in entries if isinstance(entry, dict)]
     if not vectors:
         raise ConfigError('is no run\'s result.json: it has no "searched" or "trained" network')
     if not isinstance(vectors[0], list) or not Widths().allows(vectors[0]):
         raise ConfigError(f"is no run's result.json: its channels are not {Widths()}")
     return vectors[0]
-
-
-def _is_object(value: Any) -> bool:
-    return isinstance(value, dict)
 
 
 def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def test_a_result_gives_its_vector(tmp_path, key):
         (b'{"trained": {"channels": 5}}', "channels are not widths"),
         (b'{"trained": {"channels": null}}', "channels are not widths"),
         (b'{"trained": {"channels": {"0": 4}}}', "channels are not widths"),
-        (b'{"trained": {"channels": [NaN, 4, 4, 4, 4, 4]}}', "channels are not widths"),
+        (b'{"trained": {"channels": [NaN, 4, 4, 4, 4, 4]}}', "no run's result.json"),
         (b'{"trained": {"channels": [true, 4, 4, 4, 4, 4]}}', "channels are not widths"),
         (b'{"trained": {"channels": [4.0, 4, 4, 4, 4, 4]}}', "channels are not widths"),
         (b'{"trained": {"channels": ["4", 4, 4, 4, 4, 4]}}', "channels are not widths"),
@@ -53,6 +53,7 @@ def test_a_result_gives_its_vector(tmp_path, key):
         (b'{"trained": {"channels": [4, 4]}}', "must be 6 widths"),
         (b'{"trained": {"channels": [4]}, "trained": {"channels": [5]}}', "comes twice"),
         (b'{"trained": {"channels": [4], "channels": [5]}}', "comes twice"),
+        (b'{"trained": {"channels": [4]}, "crc32": "00000000"}', "has changed since"),
     ],
     ids=lambda value: repr(value)[:60],
 )
