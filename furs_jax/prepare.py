@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from furs_jax import hosts
-from furs_jax.data import AnySplit, Dataset, Reading, load_dataset
+from furs_jax.data import AnySplit, Dataset, Reading, Split, load_dataset
 from furs_jax.distill import ORIGINAL, load_channels, load_network
 from furs_jax.errors import BudgetError, ConfigError
 from furs_jax.furs import Estimator
@@ -49,7 +49,7 @@ def prepare(config: ml_collections.ConfigDict) -> Prepared:
     devices = set_up(config.cpu_devices, batch_sizes.values())
     dataset = dataset_of(config.data)
     splits = (dataset.train, dataset.search, dataset.test)
-    hosts.agree("the data", [zlib.crc32(split.labels.tobytes()) for split in splits])
+    hosts.agree("the data", [_digest(split) for split in splits])
     net, budget = initial_network(config, dataset)
     if config.mode not in AS_GIVEN:
         limits = config.reallocate
@@ -74,6 +74,12 @@ def prepare(config: ml_collections.ConfigDict) -> Prepared:
         )
     dtype = resolve_dtype(config.dtype)
     return Prepared(Task(net, dataset, devices, dtype, config.eval_batch_size), budget, start)
+
+
+def _digest(split: AnySplit) -> int:
+    """Of the labels, and of images in memory; those on disk are not read for it."""
+    of_labels = zlib.crc32(split.labels.tobytes())
+    return zlib.crc32(split.images.tobytes(), of_labels) if isinstance(split, Split) else of_labels
 
 
 def _check_weights(config: ml_collections.ConfigDict, net: Network, start: Sequence[int]) -> None:

@@ -257,6 +257,7 @@ def test_three_splits(recording, tmp_path):
     ):
         assert _same(estimate.split, DATA.search)
         assert _same(evaluation.split, DATA.search)
+        assert estimate.normalises
         assert estimate.variables == evaluation.variables == training.phase
         assert estimate.channels == evaluation.channels == training.trainer.channels
     # The test split is read once for each final training, after all else of the search.
@@ -279,6 +280,13 @@ def test_hosts_check_that_they_hold_the_same(recording, tmp_path, monkeypatch):
     assert [what for what, _ in checked] == names
     assert checked[0][1]["network"] == "resnet8_cifar"
     assert [value for _, value in checked[2:]] == vectors
+    images = DATA.test.images.copy()
+    images[-1, 0, 0, 0] ^= 1
+    other = DATA._replace(test=DATA.test._replace(images=images))
+    monkeypatch.setattr(prepare, "load_dataset", lambda *_: other)
+    prepare.prepare(small())
+    assert checked[-1][0] == "the data"
+    assert checked[-1][1] != checked[1][1]
 
 
 def test_without_the_search_split_finals_are_trained_on_the_training_images(recording, tmp_path):
