@@ -151,7 +151,7 @@ def fit_to_budget(
     Returns:
       A vector with 0 <= (budget - MACs) / budget <= TOLERANCE, or, where widths are too coarse
       for that, one that none of the most promising changes by one unit at a few sites at once
-      brings closer.
+      brings closer without moving one too far.
 
     Raises:
       BudgetError: the narrowest network exceeds the budget, or nothing can count so many MACs.
@@ -180,13 +180,13 @@ def fit_to_budget(
 
     vector = scaled(_largest_factor(lambda factor: net.macs(scaled(factor)) <= budget))
     nearest = vector
-    for share in _REACH:
+    for share in _REACH:  # proportions before the last MACs
         reach = np.maximum(share * vector, 2 * channel_multiple)
         bounds = np.maximum(vector - reach, floor), vector + reach
         found = _filled(net, vector, budget, bounds, channel_multiple)
         if budget - net.macs(found) <= TOLERANCE * budget:
             return tuple(found.tolist())
-        nearest = found if share == _REACH[0] else nearest
+        nearest = max(nearest, found, key=net.macs)
     return tuple(nearest.tolist())
 
 
@@ -262,18 +262,16 @@ def _candidates(length: int) -> Iterator[np.ndarray]:
     """Changes to try, those of fewer sites first; more at once where there are fewer sites."""
     most = 4 if length <= 12 else 3 if length <= 32 else 2
     for sites in range(1, min(most, length) + 1):
-        yield _changes(length, sites, (1, -1))
-    if length <= 6:
-        yield _changes(length, min(most, length), (1, -1, 2, -2))
+        yield _changes(length, sites)
 
 
 @functools.cache
-def _changes(length: int, sites: int, steps: tuple[int, ...]) -> np.ndarray:
-    """All vectors of `length` with `sites` entries out of `steps` and zeros elsewhere."""
+def _changes(length: int, sites: int) -> np.ndarray:
+    """All vectors of `length` with `sites` entries of -1 or 1 and zeros elsewhere."""
     places = np.array(list(itertools.combinations(range(length), sites))).reshape(-1, sites)
-    taken = np.array(list(itertools.product(steps, repeat=sites)))
-    changes = np.zeros((len(places), len(taken), length), dtype=int)
-    np.put_along_axis(changes, np.repeat(places[:, None], len(taken), axis=1), taken[None], axis=2)
+    signs = np.array(list(itertools.product((1, -1), repeat=sites)))
+    changes = np.zeros((len(places), len(signs), length), dtype=int)
+    np.put_along_axis(changes, np.repeat(places[:, None], len(signs), axis=1), signs[None], axis=2)
     return changes.reshape(-1, length)
 
 
