@@ -22,6 +22,7 @@ import shutil
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 
 import jax
@@ -326,7 +327,9 @@ def crashes(base: pathlib.Path, every: int) -> list[tuple[str, str, Outcome]]:
 def in_child(work: Callable[[], None]) -> tuple[int, str]:
     """The exit status, and what the child printed, of work in a process of its own."""
     with tempfile.TemporaryFile("w+") as output:
-        child = os.fork()
+        with warnings.catch_warnings():  # JAX warns of forks of processes that compute
+            warnings.simplefilter("ignore")
+            child = os.fork()
         if child == 0:
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)

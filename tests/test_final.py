@@ -1,7 +1,10 @@
 """The final trainings: taught by the original, or by another run's network."""
 
+import shutil
+
 import pytest
 
+from furs_jax.checkpoint import latest_step
 from furs_jax.data import load_dataset
 from furs_jax.errors import ConfigError
 from furs_jax.modes import run
@@ -10,6 +13,7 @@ from furs_jax.reallocate import reallocate
 from furs_jax.report.runs import read_run
 from furs_jax.report.table4 import comparison
 from furs_jax.search import search
+from furs_jax.workdir import Files
 from tests.observed import Observer, everything, mark, short_config
 from tests.test_search import small_config
 
@@ -23,6 +27,16 @@ def test_the_original_teaches_the_searched_network(tmp_path):
     assert taught["original"] == alone["original"]
     assert taught["searched"]["channels"] == alone["searched"]["channels"]
     assert taught["searched"]["seeds"] != alone["searched"]["seeds"]
+
+    # The teacher's last checkpoint was deleted before it taught.
+    files = Files(tmp_path / "taught")
+    files.result.unlink()
+    files.finals.keep(lambda record: record["network"] == "original")
+    teacher = files.checkpoints / "final_original_0"
+    shutil.rmtree(teacher / str(latest_step(teacher)))
+    shutil.rmtree(files.checkpoints / "final_searched_0")
+    config = small_config(**few, **{"kd.teacher": "original"})
+    assert search(config, tmp_path / "taught", quiet=True) == taught
 
 
 def test_a_teacher_that_is_not_there_is_missed_before_any_training(tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from furs_jax import final, rounds
+from furs_jax.checkpoint import latest_step
 from furs_jax.furs import spread, sure
 from furs_jax.modes import run
 from furs_jax.recipe import dropout_schedule
@@ -59,6 +60,9 @@ def test_a_warm_search_inherits_and_resumes(tmp_path, monkeypatch):
     for folder in (tmp_path / "checkpoints").iterdir():
         if folder.name != "round_00":
             shutil.rmtree(folder)
+    # And its parent's last checkpoint was deleted, as is said of a damaged one.
+    parent = tmp_path / "checkpoints" / "round_00"
+    shutil.rmtree(parent / str(latest_step(parent)))
     assert search(config, tmp_path, quiet=True) == whole
     assert content(tmp_path) == files
 

@@ -267,7 +267,6 @@ def begun_run(path, config):
     folder.close()
 
 
-@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # the children compute nothing
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="reads descriptors' paths there")
 def test_killed_at_any_write_rename_or_fsync_the_same_command_goes_on(tmp_path):
     config, folder = {"a": 1}, tmp_path / "w"
