@@ -11,7 +11,7 @@ Published, original to searched: r20 69.52 to 71.57 %, r32 72.57 to 74.14, r56 7
 """
 
 from configs import r20_cifar
-from configs.default import choose
+from configs.default import choose, set_width
 
 ROWS = {  # network, width multiplier
     "r20": ("resnet20_cifar", 1.0),
@@ -29,7 +29,8 @@ ROWS = {  # network, width multiplier
 def get_config(argument: str = ""):
     row, rest = choose(argument, ROWS)
     config = r20_cifar.get_config(rest)
-    config.network, config.width_multiplier = ROWS[row]
+    config.network, width = ROWS[row]
+    set_width(config, width)
     if rest == "smoke":
         config.data.name = "random:32x32x3:100:512"
         config.data.search_fraction = 0.25

@@ -8,7 +8,9 @@ Paths are relative to the folder that the command is called from. Accuracy and t
 configs/digits.py is the demo.
 """
 
-from collections.abc import Collection
+import functools
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
 
 import ml_collections
 from ml_collections import config_dict
@@ -149,7 +151,9 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.mode = "search"
     config.seed = 0  # of everything but the data's splits
     config.network = "resnet8_cifar"
-    config.width_multiplier = 1.0  # of the stem and all sites
+    # Of the stem and all sites. What a config file sets is for the networks of this package: one of
+    # your own, "my_module:MyNet", keeps its widths unless this is given.
+    config.width_multiplier = 1.0
     # MACs of one image that the search may spend. None: those of the original network. Given, it
     # sets the original's uniform width, and width_multiplier must stay 1.
     config.flops_budget = config_dict.placeholder(float)
@@ -182,6 +186,28 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.kd = kd()
     config.final = final()
     return adapt(config, argument)
+
+
+class _Operation(NamedTuple):
+    """What a `FieldReference` computes its value by."""
+
+    fn: Callable
+    args: Sequence
+
+
+def set_width(config: ml_collections.ConfigDict, width: float) -> None:
+    """Sets the width multiplier of a config file, which networks of one's own don't follow.
+
+    It is looked up when it is read, since the network may be given later; a value given for it
+    takes its place.
+    """
+    network = config.get_ref("network")
+    operation = _Operation(functools.partial(_width_of, width), (network,))
+    config.width_multiplier = config_dict.FieldReference(1.0, op=operation)
+
+
+def _width_of(width: float, given: float, network: str) -> float:
+    return given if ":" in network else width
 
 
 def adapt(config: ml_collections.ConfigDict, argument: str) -> ml_collections.ConfigDict:

@@ -15,7 +15,7 @@ plain14_14px 81.84 ± 0.44 and 83.20 ± 0.31, resnet14_14px 84.48 ± 0.34 and 85
 the controls. The others: not measured.
 """
 
-from configs.default import adapt, choose
+from configs.default import adapt, choose, set_width
 from configs.default import get_config as default
 
 ROWS = {  # network, width multiplier, fewest channels, pool
@@ -32,7 +32,8 @@ ROWS = {  # network, width multiplier, fewest channels, pool
 def get_config(argument: str = ""):
     row, rest = choose(argument, ROWS)
     config = default()
-    config.network, config.width_multiplier, config.reallocate.min_channels, pool = ROWS[row]
+    config.network, width, config.reallocate.min_channels, pool = ROWS[row]
+    set_width(config, width)
     config.data.name = "idx:/usr/share/datasets/fashion-mnist"
     config.data.pool = pool
     config.train.epochs = 3

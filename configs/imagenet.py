@@ -11,7 +11,7 @@ in the paper.
 """
 
 from configs import r18
-from configs.default import choose
+from configs.default import choose, set_width
 
 ROWS = {  # network, width multiplier
     "r18": ("resnet18", 1.0),
@@ -25,7 +25,8 @@ ROWS = {  # network, width multiplier
 def get_config(argument: str = ""):
     row, rest = choose(argument, ROWS)
     config = r18.get_config(rest)
-    config.network, config.width_multiplier = ROWS[row]
+    config.network, width = ROWS[row]
+    set_width(config, width)
     if row.endswith("_kd"):
         config.kd.teacher = "original" if rest else "runs/r18/checkpoints/final_original_0"
         config.kd.width_multiplier = 1.0

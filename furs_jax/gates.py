@@ -98,6 +98,18 @@ def match_streams(gates: Gates, *values: jax.Array) -> tuple[jax.Array, ...]:
     return tuple(gates.grow(x, most) for x in values)
 
 
+def fit_width(x: jax.Array, width: int) -> jax.Array:
+    """Pads x with zero channels, or cuts it, in front: the last channels stay aligned.
+
+    So layers of different widths are summed. A site whose channels are cut with others gates the
+    sum.
+    """
+    missing = width - x.shape[-1]
+    if missing < 0:
+        return x[..., -missing:]
+    return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (missing, 0)))
+
+
 def sample_noise(keys: jax.Array, channels: Sequence[int]) -> jax.Array:
     """Draws the random numbers behind dropout gates, independent of rates and of the noise.
 

@@ -1,5 +1,8 @@
 """The config files of several networks: each row builds what was published."""
 
+import json
+import pickle
+
 import pytest
 
 from configs import cifar100, default, digits, fashion, imagenet, r18, r20_cifar
@@ -54,6 +57,21 @@ def test_arguments_of_rows(file):
         file.get_config("vgg")
     with pytest.raises(ValueError, match="there is only 'smoke'"):
         file.get_config(f"{first},smok")
+
+
+@pytest.mark.parametrize("file", [digits, *PUBLISHED])
+def test_a_network_of_one_s_own_keeps_its_widths_unless_a_width_is_given(file):
+    config = file.get_config()
+    ours, width = config.network, config.width_multiplier
+    config.network = "my_package.my_module:MyNet"
+    assert config.width_multiplier == 1.0
+    for copy in (config.copy_and_resolve_references(), pickle.loads(pickle.dumps(config))):
+        assert copy.width_multiplier == 1.0
+    assert json.loads(config.to_json_best_effort())["width_multiplier"] == 1.0
+    config.network = ours
+    assert config.width_multiplier == width
+    config.width_multiplier, config.network = 0.75, "my_package.my_module:MyNet"
+    assert config.width_multiplier == 0.75
 
 
 def test_the_library_s_estimator_is_the_default_config_s():

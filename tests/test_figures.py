@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
-from furs_jax.gates import gate, match_streams
+from furs_jax.gates import fit_width, gate, match_streams
 from furs_jax.networks import NETWORKS, Network, get_network
-from furs_jax.networks.blocks import fit_width
 from furs_jax.networks.recorded import read_network, record_network
 from furs_jax.report import compare_furs, draw_accuracy, draw_channels, draw_furs, draw_network
 from furs_jax.report.diagram import network_arcs, network_columns, network_connections

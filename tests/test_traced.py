@@ -1,6 +1,7 @@
 """Networks of one's own: counted from their trace, checked before anything is computed."""
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -12,9 +13,8 @@ import furs_jax
 from configs import digits
 from furs_jax.data import evaluation_batches
 from furs_jax.errors import ConfigError
-from furs_jax.gates import gate
+from furs_jax.gates import fit_width, gate
 from furs_jax.networks import get_network
-from furs_jax.networks.blocks import fit_width
 from furs_jax.networks.densenet import DenseNet, densenet
 from furs_jax.networks.devices import differing
 from furs_jax.networks.resnet import cifar_resnet
@@ -102,12 +102,12 @@ def test_what_apply_computes_is_counted():
 
 
 class Rounded(Fork):
-    """Its first width follows only in steps: no formula."""
+    """Its width is filled up, with zeros, to one that follows only in steps: no formula."""
 
     @nn.compact
     def __call__(self, images, gates=None, train=False):
-        x = nn.Conv(8 * (self.channels[0] // 3 + 1), (3, 3))(images)
-        x = gate(nn.Conv(self.channels[0], (1, 1))(x), gates, 0)
+        x = gate(nn.Conv(self.channels[0], (3, 3))(images), gates, 0)
+        x = nn.Conv(4, (1, 1))(fit_width(x, 8 * (self.channels[0] // 3 + 1)))
         return nn.Dense(self.num_classes)(x.mean(axis=(1, 2)))
 
 
@@ -115,7 +115,7 @@ def test_without_a_formula_every_vector_is_traced():
     net = furs_jax.Network.from_module(Rounded((6,)), SHAPE)
     assert net.model is None
     assert [net.macs([c]) for c in (5, 6)] == [
-        64 * (9 * wide + wide * c) + c * 10 for c, wide in ((5, 16), (6, 24))
+        64 * (9 * c + wide * 4) + 4 * 10 for c, wide in ((5, 16), (6, 24))
     ]
     assert net.macs([0]) == 2 * net.macs([1]) - net.macs([2])  # as at the least width is asked for
 
@@ -273,6 +273,91 @@ def test_what_differs_from_device_to_device(fn, differs):
     assert not any(differing(jaxpr, [False], "batch")) or "axis_index" in str(jaxpr)
 
 
+class Gated(nn.Module):
+    """One way or another to gate site 1, right or wrong."""
+
+    channels: tuple[int, ...] = (6, 8)
+    num_classes: int = 3
+    axis_name: str | None = None
+    way: str = ""
+
+    @nn.compact
+    def __call__(self, images, gates=None, train=False):
+        way, width = self.way, self.channels[1]
+        norm = functools.partial(nn.BatchNorm, not train, axis_name=self.axis_name)
+
+        def layer(x, width=width):
+            return nn.relu(norm()(nn.Conv(width, (3, 3), use_bias=False)(x)))
+
+        x = gate(layer(images, self.channels[0]), gates, 0)
+        x = self._second(way, x, width, gates, layer, norm)
+        x = nn.Conv(4, (3, 3), name="reader")(x)
+        return nn.Dense(self.num_classes)(x.mean(axis=(1, 2)))
+
+    def _second(self, way, x, width, gates, layer, norm):
+        if way == "gate one side":
+            return layer(x) + gate(layer(x), gates, 1)
+        if way == "gate the sum":
+            return gate(layer(x) + layer(x), gates, 1)
+        if way in ("cut the shortcut", "cut and gate"):
+            y = layer(x)
+            if way == "cut and gate":
+                return gate(fit_width(x, width) + y, gates, 1)
+            return fit_width(x, width) + gate(y, gates, 1)
+        if way == "before norm":
+            return nn.relu(norm()(gate(nn.Conv(width, (3, 3))(x), gates, 1)))
+        y = gate(layer(x), gates, 1)
+        if way in ("pad in front", "pad behind"):
+            most = max(x.shape[-1], width)
+            if way == "pad in front":
+                return fit_width(x, most) + fit_width(y, most)
+            return sum(jnp.pad(z, [(0, 0)] * 3 + [(0, most - z.shape[-1])]) for z in (x, y))
+        if way == "sigmoid":
+            return nn.sigmoid(y)
+        if way == "layer norm":
+            return nn.LayerNorm()(y)
+        if way == "channel mean":
+            return y * y.mean(axis=-1, keepdims=True)
+        if way.startswith("squeeze"):
+            squeezed = width // 4 if way == "squeeze by width" else 2
+            weights = nn.Dense(width)(nn.relu(nn.Dense(squeezed)(y.mean(axis=(1, 2)))))
+            return y * nn.sigmoid(weights)[:, None, None]
+        if way == "depthwise, then norm":
+            return nn.relu(norm()(nn.Conv(width, (3, 3), feature_group_count=width)(y)))
+        return y.reshape(len(y), 1, 1, -1)
+
+
+@pytest.mark.parametrize(
+    ("way", "message"),
+    [
+        ("gate one side", "not the network without that channel: BatchNorm_1/mean goes on count"),
+        ("gate the sum", None),
+        (
+            "cut the shortcut",
+            "not the network without that channel: reader/kernel goes on count",
+        ),
+        ("cut and gate", None),
+        ("before norm", "not the network without that channel: BatchNorm_1/mean goes on count"),
+        ("pad in front", None),
+        ("pad behind", None),
+        ("sigmoid", "not the network without that channel: reader/kernel goes on counting"),
+        ("layer norm", "not the network without that channel: "),
+        ("channel mean", "gives other logits than the network without that channel"),
+        ("squeeze", None),
+        ("squeeze by width", "not the network without that channel: Dense_0/.* goes on count"),
+        ("depthwise, then norm", "not the network without that channel: BatchNorm_2/mean goes"),
+        ("flatten", None),
+    ],
+)
+def test_a_gate_of_zero_must_be_a_removed_channel(way, message):
+    module = Gated(way=way)
+    if message is None:
+        furs_jax.Network.from_module(module, SHAPE)
+        return
+    with pytest.raises(ConfigError, match=f"Gated: .*a gate of zero at site 1 .*{message}"):
+        furs_jax.Network.from_module(module, SHAPE)
+
+
 class Broken(Fork):
     """`fault` says what is wrong with it."""
 
@@ -308,7 +393,11 @@ class Broken(Fork):
         ("fixed", "at site 0 of Broken the gate meets .* where channels\\[0\\] = "),
         ("ungated", "no gate at site 1 \\(channels\\[1\\] = 6\\)"),
         ("beyond", "gates site 5, but `channels` has 2 entries"),
-        ("sum", "7 channels at site 0 in place of 6"),
+        (
+            "sum",
+            "7 channels at site 0 in place of 6 .*test_traced.py, line [0-9]+: y = x \\+ y\\). "
+            "Layers of different widths are summed by furs_jax.gates.fit_width .README, 'Your own",
+        ),
         ("classes", "logits of shape \\(N, 10\\), not float32 \\(N, 3\\)"),
         ("dtype", "must return float32 logits"),
         ("dropout", "draws random numbers where train is False .*deterministic=not train"),

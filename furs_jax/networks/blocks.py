@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from furs_jax.gates import Gates, gate, match_streams
+from furs_jax.gates import Gates, fit_width, gate, match_streams
 from furs_jax.resources import Layer
 
 
@@ -80,14 +80,6 @@ class ConvBatchNorm(nn.Module):
             axis_name=self.axis_name,
             name="bn",
         )(x)
-
-
-def fit_width(x: jax.Array, width: int) -> jax.Array:
-    """Pads x with zero channels, or cuts it, in front: the last channels stay aligned."""
-    missing = width - x.shape[-1]
-    if missing < 0:
-        return x[..., -missing:]
-    return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (missing, 0)))
 
 
 def residual_sum(

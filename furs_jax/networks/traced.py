@@ -13,7 +13,10 @@ computation) and `axis_name` (of the devices, for nn.BatchNorm; needed where the
 import dataclasses
 import functools
 import importlib
+import inspect
 import math
+import pathlib
+import traceback
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -28,6 +31,7 @@ from furs_jax.gates import FanOut, SiteMarks
 from furs_jax.networks.counting import MacsModel, fit_macs
 from furs_jax.networks.devices import differing
 from furs_jax.networks.network import Network
+from furs_jax.networks.removal import random_like, removal_fault
 from furs_jax.resources import Layer, Product, traced_products
 
 _MULTIPLES = (1, 2, 3, 4, 6, 8, 12, 16, 32)  # of widths, tried in this order
@@ -129,7 +133,7 @@ def trace_network(
     name: str | None = None,
     num_classes: int | None = None,
 ) -> TracedNetwork:
-    """A searchable network of a module of your own, checked without computing anything.
+    """A searchable network of a module of your own, checked by its trace and by a trial.
 
     Args:
       module: see the top of this file; with its initial channels.
@@ -138,8 +142,9 @@ def trace_network(
       num_classes: what the logits must have, by default the module's field of that name.
 
     Raises:
-      ConfigError: a site has no gate, its width doesn't follow `channels`, or the module can't be
-        called as stated; the message names the site.
+      ConfigError: a site has no gate, its width doesn't follow `channels`, a gate of zero is not
+        the network without the channel, or the module can't be called as stated; the message names
+        the site.
     """
     name = name or type(module).__name__
     channels = getattr(module, "channels", None)
@@ -156,7 +161,9 @@ def trace_network(
         return [product.factors for product in trace.products]
 
     model = fit_macs(factors, net.channels, multiple)
-    return dataclasses.replace(net, model=model, multiple=multiple)
+    net = dataclasses.replace(net, model=model, multiple=multiple)
+    _check_removal(net)
+    return net
 
 
 def _check(net: TracedNetwork, num_classes: int | None) -> None:
@@ -228,7 +235,8 @@ def _check_training(net: TracedNetwork, trace: Trace, classes: int | None) -> No
         trace_training = jax.make_jaxpr(apply, axis_env=[("batch", 2)], return_shape=True)
         traced, (logits, updated) = trace_training(*arguments, key)
     except Exception as error:
-        raise ConfigError(f"{net.name} can't be trained: {_first_line(error)}") from error
+        reason = _explained(error, net.template)
+        raise ConfigError(f"{net.name} can't be trained: {reason}") from error
     _check_logits(net, logits, classes, " in training")
     # Every device has its own images and its own random numbers.
     alike = len(jax.tree.leaves(trace.variables))
@@ -242,6 +250,25 @@ def _check_training(net: TracedNetwork, trace: Trace, classes: int | None) -> No
                 f"{net.name} has a field `axis_name`; pass it to every nn.BatchNorm: {layer} "
                 "takes its statistics from the images of one device alone"
             )
+
+
+def _check_removal(net: TracedNetwork) -> None:
+    """Raises ConfigError where a gate of zero is not the network without the channel."""
+
+    def shapes(channels: Sequence[int]) -> Any:
+        reason = f"can't be built with channels={tuple(map(int, channels))}"
+        return _trace_or_explain(net, channels, reason).variables
+
+    try:
+        with jax.default_matmul_precision("float32"):  # GPUs and TPUs would round too much
+            fault = removal_fault(net, shapes)
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever the module raises
+        reason = _explained(error, net.template)
+        raise ConfigError(f"{net.name} has no gradients: {reason}") from error
+    if fault:
+        raise ConfigError(f"{net.name}: {fault}")
 
 
 def _multiple(net: TracedNetwork) -> int:
@@ -279,8 +306,22 @@ def _trace_or_explain(net: TracedNetwork, channels: Sequence[int], reason: str) 
     except Exception as error:  # whatever the module raises
         raise ConfigError(
             f"{net.name} {reason} (module.apply(variables, images, gates=None, train=False), "
-            f"images of {net.image_shape}): {_first_line(error)}"
+            f"images of {net.image_shape}): {_explained(error, net.template)}"
         ) from error
+
+
+def _explained(error: Exception, module: nn.Module) -> str:
+    """What went wrong, in which line of the module, and what helps where widths don't agree."""
+    text, file = _first_line(error), inspect.getsourcefile(type(module))
+    lines = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
+    if lines:
+        text += f" ({pathlib.Path(file).name}, line {lines[-1].lineno}: {lines[-1].line})"
+    if "broadcast" in text:
+        text += (
+            ". Layers of different widths are summed by furs_jax.gates.fit_width (README, 'Your "
+            "own network')"
+        )
+    return text
 
 
 def _first_line(error: Exception) -> str:
@@ -343,13 +384,7 @@ def _fans_out(module: nn.Module, image_shape: tuple[int, int, int]) -> bool:
     def positive(*shape: int) -> np.ndarray:  # nothing zero or one, as a first scale can be
         return rng.uniform(0.5, 1.5, shape).astype(np.float32)
 
-    def variable(x: jax.ShapeDtypeStruct) -> np.ndarray:
-        if len(x.shape) < 2:
-            return positive(*x.shape).astype(x.dtype)
-        scale = math.sqrt(2 / math.prod(x.shape[:-1]))
-        return rng.normal(0, scale, x.shape).astype(x.dtype)
-
-    variables = jax.tree.map(variable, _trace(module, image_shape).variables)
+    variables = random_like(_trace(module, image_shape).variables, rng)
     images = rng.normal(size=(count, *image_shape)).astype(np.float32)
     gates = [positive(draws, count, 1, 1, width) for width in module.channels]
     fan = FanOut(tuple(gates))
