@@ -16,7 +16,7 @@ from furs_jax.errors import ConfigError, DataError, MissingExtraError
 from furs_jax.final import check_finals, train_seeds
 from furs_jax.furs import what_draws_bought
 from furs_jax.measure import make_task_estimate, search_batches
-from furs_jax.options import AUTO, check_option
+from furs_jax.options import AUTO, OPTIONS
 from furs_jax.prepare import Prepared, given_channels, initial_network, prepare, start_vector
 from furs_jax.report.statistics import Interval
 from furs_jax.report.tables import format_table, furs_table, network_table
@@ -48,7 +48,8 @@ def run(
         "furs": measure,
         "describe": describe,
     }
-    check_option("mode", config.mode)
+    if config.mode not in modes:
+        raise ConfigError(f"mode={config.mode!r} must be {OPTIONS['mode']}")
     if workdir is None and config.mode in ("search", "train"):
         raise ConfigError("give the run's folder, as in --workdir=runs/digits")
     return modes[config.mode](config, workdir)

@@ -21,6 +21,8 @@ LOAD, FRESH = "load", "fresh"
 MAX_RATE = 0.5  # of dropping a channel
 MAX_WIDTH = 64  # of networks, times the usual one
 METRICS = ("loss", "accuracy")
+MODES = ("search", "train", "evaluate", "furs", "describe")
+BENCHMARKS = ("headroom", "truth")  # modes that no user gives: of the runs of furs_jax.bench
 PADDINGS = ("max", "local")
 
 
@@ -75,6 +77,13 @@ class Choice:
 
     def __str__(self) -> str:
         return f"one of {', '.join(self.words)}"
+
+
+class Mode(Choice):
+    """One of the words, or of a benchmark's own run."""
+
+    def allows(self, value: Any) -> bool:
+        return super().allows(value) or value in BENCHMARKS
 
 
 class Switch:
@@ -207,7 +216,7 @@ def _training(prefix: str) -> dict[str, Kind]:
 
 
 OPTIONS: dict[str, Kind] = {
-    "mode": Choice(("search", "train", "evaluate", "furs", "describe")),
+    "mode": Mode(MODES),
     "seed": _SEED,
     "network": Name(),
     "width_multiplier": _WIDTH,

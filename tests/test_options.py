@@ -9,6 +9,7 @@ from absl import flags
 from configs import cifar100, default, digits, fashion, imagenet
 from furs_jax import cli, options, paths
 from furs_jax.errors import ConfigError
+from furs_jax.modes import run
 from furs_jax.options import AUTO, OPTIONS, Choice, DataName, Either, Name, Number, Path, Switch
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -277,3 +278,12 @@ def test_what_runs_once_stored_as_relative_is_compared_as_absolute(tmp_path, mon
         ("original", f"{tmp_path}/a"),
     ):
         assert not paths.same(stored, given)
+
+
+def test_a_benchmark_s_mode_is_its_own():
+    config = default.get_config()
+    for mode in options.BENCHMARKS:
+        config.mode = mode
+        options.check(config)
+        with pytest.raises(ConfigError, match=f"mode='{mode}' must be one of search, train, eva"):
+            run(config, None)
