@@ -81,7 +81,9 @@ def test_two_processes_are_as_one_and_go_on_after_a_kill(tmp_path):
     ):
         for expected, found in zip(_records(one, name), _records(two, name), strict=True):
             for field in fields:
-                np.testing.assert_allclose(found[field], expected[field], rtol=2e-3, atol=1e-7)
+                # Sums of another order may turn a few images over.
+                atol = 5e-3 if field.endswith("accuracy") else 1e-7
+                np.testing.assert_allclose(found[field], expected[field], rtol=2e-3, atol=atol)
 
     both = _start_two(killed, cache)
     while not (killed / "metrics.jsonl").exists():
