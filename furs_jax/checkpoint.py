@@ -48,13 +48,26 @@ class Checkpoints:
             that isn't there holds no checkpoint.
         """
         self.folder = folder.absolute()
+        self._read_only = read_only
         self._manager = None
-        if not hosts.is_first() or (read_only and not self.folder.is_dir()):
+
+    def __enter__(self) -> "Checkpoints":
+        for logger in _LOGGERS:
+            logger.addFilter(self._is_news)
+        try:
+            self._open()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _open(self) -> None:
+        if not hosts.is_first() or (self._read_only and not self.folder.is_dir()):
             return
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=None if read_only else KEPT,
-            cleanup_tmp_directories=not read_only,
-            read_only=read_only,
+            max_to_keep=None if self._read_only else KEPT,
+            cleanup_tmp_directories=not self._read_only,
+            read_only=self._read_only,
             create=False,
             # Alone, even where there are others.
             multiprocessing_options=ocp.options.MultiprocessingOptions(
@@ -62,14 +75,9 @@ class Checkpoints:
             ),
         )
         with self._writing():
-            if not read_only:
+            if not self._read_only:
                 self.folder.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(self.folder, options=options)
-
-    def __enter__(self) -> "Checkpoints":
-        for logger in _LOGGERS:
-            logger.addFilter(self._is_news)
-        return self
 
     def __exit__(self, *_: Any) -> None:
         try:
@@ -245,11 +253,18 @@ class _LateReads:
 @contextlib.contextmanager
 def _late_reads_ignored() -> Iterator[None]:
     """After an error from then on: such reads are still to come."""
-    before = sys.unraisablehook
+    before, asyncio = sys.unraisablehook, logging.getLogger("asyncio")
     if not isinstance(before, _LateReads):
         sys.unraisablehook = _LateReads(before)
+    asyncio.addFilter(_is_no_late_read)
     yield
+    asyncio.removeFilter(_is_no_late_read)
     sys.unraisablehook = before
+
+
+def _is_no_late_read(record: logging.LogRecord) -> bool:
+    message = record.getMessage()
+    return "never retrieved" not in message or "tensorstore" not in message
 
 
 def latest_step(folder: pathlib.Path) -> int | None:

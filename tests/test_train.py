@@ -335,7 +335,7 @@ def test_arrays_are_compared_with_their_digests(saved, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", ["removed", "emptied", "cut", "overwritten", "a folder"])
-def test_a_damaged_file_of_a_checkpoint_is_one_line(saved, damage, capfd):
+def test_a_damaged_file_of_a_checkpoint_is_one_line(saved, damage, capfd, caplog):
     whole = files(saved / "2")
     for name, content in whole.items():
         path = pathlib.Path(name)
@@ -357,6 +357,7 @@ def test_a_damaged_file_of_a_checkpoint_is_one_line(saved, damage, capfd):
         path.write_bytes(content)
     gc.collect()  # what Orbax left to be reported
     assert capfd.readouterr().err == ""
+    assert [record.getMessage() for record in caplog.records] == []
 
 
 def test_a_reader_changes_nothing(saved):
