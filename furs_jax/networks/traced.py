@@ -3,8 +3,10 @@
 The module is called as module.apply(variables, images, gates=None, train=False), images of shape
 (N, H, W, C), and returns float32 logits (N, num_classes). It passes the output of each searchable
 layer through `furs_jax.gates.gate(x, gates, site)`, behind its BatchNorm and activation, where x
-has channels[site] channels. Sums and concatenations of gated values go through
-`furs_jax.gates.match_streams`; a module that does without is measured by a pass for each site.
+has channels[site] channels. With a gate of zero it gives the logits of the module without that
+channel. Random numbers may be drawn where train is True. Sums and concatenations of gated values go
+through `furs_jax.gates.match_streams`; a module that does without is measured by a pass for each
+site.
 
 Fields that are set where the module has them: `num_classes`, `padding`, `dtype` (of the
 computation) and `axis_name` (of the devices, for nn.BatchNorm; needed where there is one).
@@ -315,7 +317,8 @@ def _explained(error: Exception, module: nn.Module) -> str:
     text, file = _first_line(error), inspect.getsourcefile(type(module))
     lines = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
     if lines:
-        text += f" ({pathlib.Path(file).name}, line {lines[-1].lineno}: {lines[-1].line})"
+        place = f"{pathlib.Path(file).name}, line {lines[-1].lineno}: {lines[-1].line}"
+        text = f"{text.rstrip('.')} ({place})"
     if "broadcast" in text:
         text += (
             ". Layers of different widths are summed by furs_jax.gates.fit_width (README, 'Your "
