@@ -8,11 +8,10 @@
 
 Measured on 2 cores of a CPU, 5 final seeds, resnet14 (5.0 MMACs): 75 min beside other work; top-1
 of the original 88.91 ± 0.15 %, of the searched network 89.11 ± 0.45 % (the difference is within
-noise). At 14x14, on one core of the two: plain14_14px, 10 seeds, 83.43 ± 0.52 and 83.26 ± 0.48, its
-rounds 4 min with compiled programs found in the cache; resnet14_14px, 5 seeds, 85.76 ± 0.64 and
-85.02 ± 0.78. From equal widths, --config.channels="(12,)", 10 seeds of start and searched:
-plain14_14px 81.84 ± 0.44 and 83.20 ± 0.31, resnet14_14px 84.48 ± 0.34 and 85.28 ± 0.34. README has
-the controls. The others: not measured.
+noise). At 14x14: plain14_14px 83.43 ± 0.52 (10 seeds) and 83.42 ± 0.60. From equal widths,
+--config.channels="(12,)", start (10 seeds) and searched: plain14_14px 81.84 ± 0.44 and 83.30 ± 0.49
+(10), resnet14_14px 84.48 ± 0.34 and 85.34 ± 0.70. README says on which machines, and has the
+controls. The others: not measured.
 """
 
 from configs.default import adapt, choose, set_width
