@@ -1,5 +1,6 @@
 """Setting JAX up: devices, precision, the compilation cache, and a clock of compile time."""
 
+import ctypes
 import gc
 import os
 import pathlib
@@ -96,6 +97,8 @@ def release_programs() -> None:
     """
     gc.collect()  # cycles through a round's functions
     jax.clear_caches()
+    with suppress(AttributeError, OSError):  # a function of glibc
+        ctypes.CDLL(None).malloc_trim(0)  # compilations free much that would stay with the process
 
 
 class CompileClock:
