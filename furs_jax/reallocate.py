@@ -260,7 +260,7 @@ def _closer(net, vector, gap, budget, bounds, unit) -> np.ndarray | None:
 
 def _candidates(length: int) -> Iterator[np.ndarray]:
     """Changes to try, those of fewer sites first; more at once where there are fewer sites."""
-    most = 6 if length <= 6 else 4 if length <= 12 else 3 if length <= 32 else 2
+    most = 4 if length <= 12 else 3 if length <= 32 else 2
     for sites in range(1, min(most, length) + 1):
         yield _changes(length, sites)
 
