@@ -17,8 +17,8 @@ Channels = tuple[int, ...]
 
 TOLERANCE = 0.001  # share of the budget that may stay unused
 _MOST = 2**53  # MACs; doubles count no further
-# Shares of its width that a site may move by to use up the budget, or two units: a larger one
-# where the tolerance is not met with less.
+# Shares of its width that a site may lose for others to use up the budget, or two units: a larger
+# one where the tolerance is not met with less.
 _REACH = (0.25, 0.5)
 _SHORTLIST = 256  # changes whose MACs are computed exactly, the most promising of their kind
 
@@ -140,7 +140,7 @@ def fit_to_budget(
 ) -> Channels:
     """Scales all sites by one factor, then takes single steps, to come close below the budget.
 
-    No site moves by more than half its width then, or two steps, so that none starves.
+    No site loses more than half its width then, or two steps, so that none starves.
 
     Args:
       net: the network.
@@ -151,7 +151,7 @@ def fit_to_budget(
     Returns:
       A vector with 0 <= (budget - MACs) / budget <= TOLERANCE, or, where widths are too coarse
       for that, one that none of the most promising changes by one unit at a few sites at once
-      brings closer without moving one too far.
+      brings closer without narrowing one too far.
 
     Raises:
       BudgetError: the narrowest network exceeds the budget, or nothing can count so many MACs.
@@ -182,18 +182,18 @@ def fit_to_budget(
     nearest = vector
     for share in _REACH:  # proportions before the last MACs
         reach = np.maximum(share * vector, 2 * channel_multiple)
-        bounds = np.maximum(vector - reach, floor), vector + reach
-        found = _filled(net, vector, budget, bounds, channel_multiple)
+        lowest = np.maximum(vector - reach, floor)
+        found = _filled(net, vector, budget, lowest, channel_multiple)
         if budget - net.macs(found) <= TOLERANCE * budget:
             return tuple(found.tolist())
         nearest = max(nearest, found, key=net.macs)
     return tuple(nearest.tolist())
 
 
-def _filled(net, vector, budget, bounds, unit) -> np.ndarray:
+def _filled(net, vector, budget, lowest, unit) -> np.ndarray:
     """The vector moved closer to the budget, a few single steps at a time."""
     while (gap := budget - net.macs(vector)) > TOLERANCE * budget:
-        closer = _closer(net, vector, gap, budget, bounds, unit)
+        closer = _closer(net, vector, gap, budget, lowest, unit)
         if closer is None:
             break
         vector = closer
@@ -237,7 +237,7 @@ def _largest_factor(fits) -> float:
     return low
 
 
-def _closer(net, vector, gap, budget, bounds, unit) -> np.ndarray | None:
+def _closer(net, vector, gap, budget, lowest, unit) -> np.ndarray | None:
     """The vector closest to the budget a few single steps away; None where none comes closer.
 
     Changes as few sites as come within the tolerance.
@@ -246,8 +246,7 @@ def _closer(net, vector, gap, budget, bounds, unit) -> np.ndarray | None:
     cost = marginal_macs(net.macs, vector) * unit
     best, best_gap = None, gap
     for changes in _candidates(len(vector)):
-        moved = vector + unit * changes
-        changes = changes[np.all((moved >= bounds[0]) & (moved <= bounds[1]), axis=1)]
+        changes = changes[np.all(vector + unit * changes >= lowest, axis=1)]
         promising = np.argsort(np.abs(gap - changes @ cost), kind="stable")[:_SHORTLIST]
         for change in changes[promising]:
             left = budget - net.macs(vector + unit * change)

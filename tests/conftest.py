@@ -8,6 +8,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import jax
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from furs_jax.networks import Network
 from furs_jax.networks.densenet import densenet
@@ -15,6 +16,10 @@ from furs_jax.networks.mbconv import MBConvNet, Stage
 from furs_jax.networks.resnet import ResNet
 from furs_jax.runtime import release_programs
 
+# By hand, other examples every time; where a commit is judged, the same for all.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.devices()  # start with them, before a run asks for its own number
 jax.config.update("jax_numpy_dtype_promotion", "strict")
