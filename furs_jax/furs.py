@@ -442,8 +442,8 @@ def sure(sites: int, images: int) -> float:
     Of many equal sites, the two that happen to lie farthest apart are far apart. So all pairs are
     tested at once, by the studentised range as of Tukey and Kramer: equal sites are called
     different in at most 5 % of cases, whatever their errors and correlations, where means are
-    normal. Where few images make most of the error it is more: 8 and 11 % with 15 and 5 draws, as
-    resampled from 288 digits.
+    normal. Where few images make most of the error it is more: about 8 and 11 to 13 % with 15 and 5
+    draws, as resampled twice from 288 digits.
     """
     quantile = stats.studentized_range.isf(_FALSE_ALARMS, max(sites, 2), images - 1)
     return float(quantile / math.sqrt(2))  # the range's unit is the error of one mean

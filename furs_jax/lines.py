@@ -10,7 +10,7 @@ from typing import Any
 Record = dict[str, Any]
 
 TIMED = ("train", "furs", "compile")  # parts of a round
-_PER_SITE = (
+PER_SITE = (  # of a round: numbers of every site
     "furs",
     "furs_stderr",
     "loss_increase",
@@ -50,7 +50,7 @@ def check_round(record: Record) -> None:
         chosen = record.get(name)
         if not (_are(int, chosen) and set(chosen) <= set(range(sites))):
             raise ValueError(f"{name} are no sites of {sites}")
-    for name in _PER_SITE:
+    for name in PER_SITE:
         values = record.get(name)
         if (
             name in record

@@ -248,7 +248,8 @@ def check_options(config: ml_collections.ConfigDict) -> None:
     check(config)
     if config.flops_budget is not None and config.width_multiplier != 1.0:
         raise ConfigError(
-            "flops_budget sets the width of the original network, so width_multiplier must stay 1"
+            "flops_budget sets the width of the original network, so width_multiplier must stay 1; "
+            f"it is {config.width_multiplier:g} here: add --config.width_multiplier=1"
         )
     if config.init_head == FRESH and (
         config.init_from is None or config.mode in ("evaluate", "furs")

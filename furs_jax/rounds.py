@@ -12,6 +12,7 @@ from furs_jax.data import AnySplit
 from furs_jax.data.batches import steps_per_epoch
 from furs_jax.furs import sure, what_draws_bought
 from furs_jax.inherit import channel_importance, free_axes, inherit, least_important_first
+from furs_jax.lines import PER_SITE
 from furs_jax.measure import make_task_estimate, search_batches
 from furs_jax.networks import Network
 from furs_jax.options import AUTO
@@ -25,17 +26,7 @@ from furs_jax.train import Trainer, make_evaluator, make_trainer
 
 # FURs while training look at one image for so many that are trained on.
 _MONITOR_SHARE = 40
-_RECORDED = (
-    "furs",
-    "furs_stderr",
-    "loss_increase",
-    "loss_increase_stderr",
-    "accuracy_drop",
-    "accuracy_drop_stderr",
-    "drop_rates",
-    "draws",
-    "spread",
-)
+_RECORDED = (*PER_SITE, "draws", "spread")
 
 
 def run_rounds(run: Run) -> tuple[int, ...]:
