@@ -29,11 +29,11 @@ import jax
 import numpy as np
 
 from configs import digits
-from furs_jax.checkpoint import Checkpoints, latest_step
 from furs_jax.errors import FursError
-from furs_jax.report.tables import format_table
-from furs_jax.search import search
-from furs_jax.workdir import Files
+from furs_jax.jobs.search import search
+from furs_jax.run.folder import Files
+from furs_jax.run.tables import format_table
+from furs_jax.training.checkpoint import Checkpoints, latest_step
 
 OPTIONS = {
     "network": "resnet8_cifar",
@@ -193,8 +193,8 @@ def bits(base: pathlib.Path, every: int) -> list[tuple[str, str, Outcome]]:
 
 def _restored(folder: pathlib.Path) -> dict:
     """All arrays as a tree of their names; the state's own type is not needed to compare."""
-    from furs_jax.prepare import prepare, recipe_of  # the devices are made by it
-    from furs_jax.train import make_trainer
+    from furs_jax.jobs.prepare import prepare, recipe_of  # the devices are made by it
+    from furs_jax.training.train import make_trainer
 
     config = digits.get_config()
     config.update_from_flattened_dict(OPTIONS)

@@ -7,12 +7,12 @@ from typing import Any
 
 # name -> module. Imported when asked for, so that `import furs_jax` stays light.
 _EXPORTS = {
-    "estimate_furs": "furs_jax.furs",
-    "FURs": "furs_jax.furs",
+    "estimate_furs": "furs_jax.furs.estimate",
+    "FURs": "furs_jax.furs.estimate",
     "get_network": "furs_jax.networks",
     "Network": "furs_jax.networks",
-    "reallocate": "furs_jax.reallocate",
-    "search": "furs_jax.search",
+    "reallocate": "furs_jax.widths.reallocate",
+    "search": "furs_jax.jobs.search",
 }
 __all__ = sorted(_EXPORTS)
 

@@ -7,7 +7,7 @@ from typing import Any
 from absl import flags
 
 from furs_jax import cli
-from furs_jax.stop import Stop
+from furs_jax.machine.stop import Stop
 
 _COORDINATOR = flags.DEFINE_string(
     "coordinator",
@@ -26,14 +26,14 @@ def main(arguments: list[str], config: Any, workdir: str | None) -> None:
         sys.exit(f"furs_jax: {arguments[0]!r} is no option; options look like --config.seed=1")
     with Stop().install() as stop:
         # Imported here, so that wrong options are reported without waiting for JAX.
-        from furs_jax import hosts, runtime
+        from furs_jax.machine import devices, hosts
 
         given = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
         if hosts.join(*given, _HEARTBEAT.value):
-            runtime.set_up(config.cpu_devices)
+            devices.set_up(config.cpu_devices)
             if not hosts.is_first():
                 sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-        from furs_jax.modes import run
+        from furs_jax.jobs.dispatch import run
 
         run(config, workdir, stop)
 

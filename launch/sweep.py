@@ -39,7 +39,7 @@ sys.path.insert(0, str(ROOT))  # configs and furs_jax, as python -m has it in th
 from furs_jax import cli, paths  # noqa: E402
 from furs_jax.errors import ConfigError, FursError, WorkdirBusyError  # noqa: E402
 from furs_jax.options import OPTIONS, flat, is_path, nearest  # noqa: E402
-from furs_jax.workdir import Workdir  # noqa: E402
+from furs_jax.run.folder import Workdir  # noqa: E402
 
 POLL_SECONDS = 2.0
 # Letters of a value and of a folder's name; file systems take 143 at least, and ".log" is behind.
@@ -309,7 +309,7 @@ def gather(settings: Sequence[Setting], output: pathlib.Path) -> None:
     """Writes the table and the plot of all runs that have begun."""
     # Imported here, so that wrong options are reported without waiting for JAX.
     from furs_jax.report.__main__ import write_report
-    from furs_jax.report.runs import read_run
+    from furs_jax.report.run_record import read_run
 
     runs = [read_run(s.workdir) for s in settings if (s.workdir / "config.json").exists()]
     if not runs:

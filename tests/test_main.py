@@ -1,15 +1,14 @@
 """The command line, as a process of its own."""
 
 import os
-import pathlib
 import subprocess
 import sys
 
 import pytest
 
-from furs_jax.runtime import CompileClock, best_cpu_devices
-
-ROOT = pathlib.Path(__file__).parents[1]
+from furs_jax.machine.devices import best_cpu_devices
+from furs_jax.machine.programs import CompileClock
+from tests import ROOT
 
 
 def run(*arguments: str, cwd=ROOT) -> subprocess.CompletedProcess:

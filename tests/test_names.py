@@ -31,7 +31,7 @@ def test_an_import_of_the_submodule_hides_no_name():
 
     assert callable(furs_jax.search)
     assert callable(furs_jax.reallocate)
-    assert importlib.import_module("furs_jax.search").search is furs_jax.search
+    assert importlib.import_module("furs_jax.jobs.search").search is furs_jax.search
 
 
 def test_no_name_of_the_report_is_a_module_s():

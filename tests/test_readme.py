@@ -4,7 +4,6 @@ import ast
 import functools
 import importlib
 import importlib.util
-import pathlib
 import re
 import shlex
 import sys
@@ -18,10 +17,10 @@ import pytest
 import furs_jax
 from furs_jax import cli, options
 from furs_jax.bench.__main__ import BENCHMARKS
-from furs_jax.resources import traced_macs
+from furs_jax.networks.resources import traced_macs
+from tests import ROOT
 from tests.conftest import random_variables
 
-ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 # Everything in backticks, on one line each; a table escapes nothing that is shown here.
 SPANS = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", README)]

@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 from furs_jax import cli
-from furs_jax.stop import Stop
+from furs_jax.machine.stop import Stop
 
 # What each measures; the module of that name has a function `bench(config, workdir)`.
 BENCHMARKS = {

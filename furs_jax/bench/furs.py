@@ -14,18 +14,18 @@ from scipy import stats
 
 from furs_jax import report
 from furs_jax.errors import ConfigError, MissingExtraError
-from furs_jax.fur_steps import draw_noise, make_dropout_step, make_fisher_step
-from furs_jax.furs import FURs, drop_rates
+from furs_jax.furs.estimate import FURs, drop_rates
+from furs_jax.furs.measure import make_task_estimate, search_batches
+from furs_jax.furs.steps import draw_noise, make_dropout_step, make_fisher_step
 from furs_jax.gates import dropout_gates
-from furs_jax.measure import make_task_estimate, search_batches
+from furs_jax.jobs.prepare import estimator_of, prepare, recipe_of
+from furs_jax.networks.resources import marginal_macs
 from furs_jax.options import AUTO
-from furs_jax.prepare import estimator_of, prepare, recipe_of
-from furs_jax.reallocate import choose_sites
-from furs_jax.report.tables import format_table
-from furs_jax.resources import marginal_macs
-from furs_jax.step import Apply, data_parallel, make_eval_step, shard
-from furs_jax.train import Task, make_trainer, train
-from furs_jax.workdir import write_json
+from furs_jax.run.folder import write_json
+from furs_jax.run.tables import format_table
+from furs_jax.training.step import Apply, data_parallel, make_eval_step, shard
+from furs_jax.training.train import Task, make_trainer, train
+from furs_jax.widths.reallocate import choose_sites
 
 REFERENCE_DRAWS = 50
 REPEATS = 3  # of every timing, and estimates of each kind to compare with the reference

@@ -14,13 +14,13 @@ from scipy import stats
 
 from furs_jax.bench.retrain import retrain
 from furs_jax.errors import ConfigError
-from furs_jax.prepare import recipe_of
-from furs_jax.reallocate import fit_to_budget
-from furs_jax.report.statistics import Interval, mean_interval
-from furs_jax.report.tables import format_table
-from furs_jax.run import Run
-from furs_jax.search import run_in_folder
-from furs_jax.workdir import Journal
+from furs_jax.jobs.prepare import recipe_of
+from furs_jax.jobs.search import run_in_folder
+from furs_jax.run.folder import Journal
+from furs_jax.run.phases import Run
+from furs_jax.run.statistics import Interval, mean_interval
+from furs_jax.run.tables import format_table
+from furs_jax.widths.reallocate import fit_to_budget
 
 SHARES = (0.75, 1.0, 1.333)  # of the budget
 

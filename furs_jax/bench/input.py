@@ -8,12 +8,12 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from furs_jax.cores import usable_cores
 from furs_jax.data import evaluation_batches, training_batches
 from furs_jax.data.batches import Batch
-from furs_jax.prepare import dataset_of
-from furs_jax.report.tables import format_table
-from furs_jax.workdir import write_json
+from furs_jax.jobs.prepare import dataset_of
+from furs_jax.machine.cores import usable_cores
+from furs_jax.run.folder import write_json
+from furs_jax.run.tables import format_table
 
 SECONDS = 5.0  # of each timing
 REPEATS = 3

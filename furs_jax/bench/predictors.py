@@ -11,14 +11,14 @@ import numpy as np
 
 from furs_jax.data import training_batch
 from furs_jax.errors import ConfigError
-from furs_jax.fur_steps import gate_gradients
-from furs_jax.inherit import free_axes, inherit
-from furs_jax.measure import Reread, make_task_estimate, search_batches
-from furs_jax.prepare import recipe_of
-from furs_jax.resources import marginal_macs
-from furs_jax.run import Run, derived_seed
-from furs_jax.step import Variables, module_rngs
-from furs_jax.train import Task, Trainer, make_trainer, train
+from furs_jax.furs.measure import Reread, make_task_estimate, search_batches
+from furs_jax.furs.steps import gate_gradients
+from furs_jax.jobs.prepare import recipe_of
+from furs_jax.networks.resources import marginal_macs
+from furs_jax.run.phases import Run, derived_seed
+from furs_jax.training.step import Variables, module_rngs
+from furs_jax.training.train import Task, Trainer, make_trainer, train
+from furs_jax.widths.inherit import free_axes, inherit
 
 NEW_CHANNELS = 4  # at least, that the score of gaining channels tries
 RATES = (0.05, 0.2, 0.4)  # base drop rates

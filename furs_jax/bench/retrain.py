@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from furs_jax.recipe import Recipe
-from furs_jax.run import Run, derived_seed
-from furs_jax.runtime import release_programs
-from furs_jax.train import make_evaluator, make_trainer, train
-from furs_jax.workdir import Journal
+from furs_jax.machine.programs import release_programs
+from furs_jax.run.folder import Journal
+from furs_jax.run.phases import Run, derived_seed
+from furs_jax.training.recipe import Recipe
+from furs_jax.training.train import make_evaluator, make_trainer, train
 
 
 def retrain(run: Run, channels: Sequence[int], recipe: Recipe, journal: Journal, what: str) -> None:

@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from furs_jax import hosts
 from furs_jax.data import training_batches
 from furs_jax.data.batches import Batch
-from furs_jax.prepare import prepare, recipe_of
-from furs_jax.report.tables import format_table
-from furs_jax.step import AXIS, shard
-from furs_jax.train import Task, Trainer, make_trainer
-from furs_jax.workdir import write_json
+from furs_jax.jobs.prepare import prepare, recipe_of
+from furs_jax.machine import hosts
+from furs_jax.run.folder import write_json
+from furs_jax.run.tables import format_table
+from furs_jax.training.step import AXIS, shard
+from furs_jax.training.train import Task, Trainer, make_trainer
 
 SECONDS = 5.0  # of each timing
 _IN_FLIGHT = 8

@@ -16,16 +16,16 @@ from furs_jax.bench import screening
 from furs_jax.bench.predictors import predictions
 from furs_jax.bench.retrain import retrain
 from furs_jax.errors import ConfigError
+from furs_jax.jobs.prepare import recipe_of
+from furs_jax.jobs.search import run_in_folder
+from furs_jax.methods.network_adjustment import step_widths
 from furs_jax.networks import Network
-from furs_jax.prepare import recipe_of
-from furs_jax.reallocate import reallocate
-from furs_jax.report.statistics import Interval
-from furs_jax.report.tables import format_table
-from furs_jax.resources import marginal_macs
-from furs_jax.rounds import step_widths
-from furs_jax.run import Run
-from furs_jax.search import run_in_folder
-from furs_jax.workdir import Journal
+from furs_jax.networks.resources import marginal_macs
+from furs_jax.run.folder import Journal
+from furs_jax.run.phases import Run
+from furs_jax.run.statistics import Interval
+from furs_jax.run.tables import format_table
+from furs_jax.widths.reallocate import reallocate
 
 
 def bench(config: Any, workdir: str) -> None:

@@ -12,10 +12,10 @@ from typing import Protocol
 
 import numpy as np
 
-from furs_jax.cores import usable_cores
 from furs_jax.data.batches import Batch, Read, Split
 from furs_jax.data.depth import UnsupportedError
 from furs_jax.errors import DataError, MissingExtraError
+from furs_jax.machine.cores import usable_cores
 from furs_jax.options import check_option
 
 # Images that a thread reads at a time: few, so that a batch is shared out evenly over threads; more

@@ -23,7 +23,7 @@ from furs_jax.data.disk import AnySplit, Reading, split_on_disk
 from furs_jax.data.holdout import stratified
 from furs_jax.data.notes import say
 from furs_jax.errors import DataError, MissingExtraError
-from furs_jax.runtime import cache_folder
+from furs_jax.machine.program_cache import cache_folder
 
 _TEST_SPLITS = ("test", "validation", "val", "valid", "dev")  # the first that exists, with labels
 _TEST_SHARE = 0.2  # of the training images, where there is none

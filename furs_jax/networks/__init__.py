@@ -6,12 +6,12 @@ from collections.abc import Callable
 import flax.linen as nn
 
 from furs_jax.errors import ConfigError
-from furs_jax.networks.densenet import densenet
-from furs_jax.networks.mbconv import efficientnet_b0, mnasnet_a1, mnasnet_cifar
+from furs_jax.networks.families.densenet import densenet
+from furs_jax.networks.families.mbconv import efficientnet_b0, mnasnet_a1, mnasnet_cifar
+from furs_jax.networks.families.plain import plain
+from furs_jax.networks.families.pyramidnet import pyramidnet
+from furs_jax.networks.families.resnet import cifar_resnet, imagenet_resnet
 from furs_jax.networks.network import Network
-from furs_jax.networks.plain import plain
-from furs_jax.networks.pyramidnet import pyramidnet
-from furs_jax.networks.resnet import cifar_resnet, imagenet_resnet
 from furs_jax.networks.traced import user_module
 from furs_jax.options import check_option
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from furs_jax.gates import Gates, fit_width, gate, match_streams
-from furs_jax.resources import Layer
+from furs_jax.networks.resources import Layer
 
 
 class Conv(NamedTuple):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from furs_jax.gates import SITE_MARK, SiteMarks
 from furs_jax.networks.network import Network
-from furs_jax.resources import inner_jaxprs
+from furs_jax.networks.resources import inner_jaxprs
 
 _SUMS = ("add", "add_any", "scatter-add")  # primitives' names
 

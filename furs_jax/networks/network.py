@@ -7,7 +7,7 @@ from typing import Any
 import flax.linen as nn
 
 from furs_jax.errors import ConfigError
-from furs_jax.resources import Layer
+from furs_jax.networks.resources import Layer
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,11 +30,11 @@ from flax.errors import InvalidRngError
 
 from furs_jax.errors import ConfigError
 from furs_jax.gates import FanOut, SiteMarks
+from furs_jax.networks.batch_norm import differing
 from furs_jax.networks.counting import MacsModel, fit_macs
-from furs_jax.networks.devices import differing
 from furs_jax.networks.network import Network
 from furs_jax.networks.removal import random_like, removal_fault
-from furs_jax.resources import Layer, Product, traced_products
+from furs_jax.networks.resources import Layer, Product, traced_products
 
 _MULTIPLES = (1, 2, 3, 4, 6, 8, 12, 16, 32)  # of widths, tried in this order
 

@@ -20,8 +20,8 @@ from furs_jax.errors import MissingExtraError
 _EXPORTS = {
     "comparison": "table4",
     "published_table": "table4",
-    "read_run": "runs",
-    "Run": "runs",
+    "read_run": "run_record",
+    "RunRecord": "run_record",
     "draw_network": "diagram",
     "draw_accuracy": "figures",
     "draw_channels": "figures",

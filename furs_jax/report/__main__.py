@@ -17,15 +17,15 @@ from urllib.parse import quote
 
 from furs_jax.errors import ConfigError, FursError, MissingExtraError
 from furs_jax.paths import resolve
-from furs_jax.report.runs import Run, read_run
+from furs_jax.report.run_record import RunRecord, read_run
 from furs_jax.report.table4 import Table, comparison
-from furs_jax.report.tables import size_changes
-from furs_jax.report.text import markdown, printable
+from furs_jax.run.tables import size_changes
+from furs_jax.run.text import markdown, printable
 
 _LONGEST = 100  # letters of a run in a file's name
 
 
-def write_report(runs: Sequence[Run], output: pathlib.Path, each: bool = True) -> list[str]:
+def write_report(runs: Sequence[RunRecord], output: pathlib.Path, each: bool = True) -> list[str]:
     """Writes tables, then figures, and a page with both.
 
     Args:
@@ -56,7 +56,7 @@ def write_report(runs: Sequence[Run], output: pathlib.Path, each: bool = True) -
     return missing
 
 
-def _figures(runs: Sequence[Run], draw, each: bool) -> Iterator[tuple[str, Callable]]:
+def _figures(runs: Sequence[RunRecord], draw, each: bool) -> Iterator[tuple[str, Callable]]:
     """The figures' file names and functions."""
     yield "accuracy", lambda: draw.draw_accuracy(runs)
     for run, name in zip(runs, _unique_names(runs), strict=True) if each else ():
@@ -67,7 +67,7 @@ def _figures(runs: Sequence[Run], draw, each: bool) -> Iterator[tuple[str, Calla
             yield f"{prefix}channels", lambda run=run: draw.draw_channels(run)
 
 
-def _network_figure(run: Run, draw):
+def _network_figure(run: RunRecord, draw):
     if run.original is None or run.channels is None:
         raise ConfigError("no round has ended yet")
     done = f" ({run.progress})" if run.progress else ""
@@ -76,7 +76,7 @@ def _network_figure(run: Run, draw):
     return draw.draw_network(run.network, run.original, run.channels, title)
 
 
-def _unique_names(runs: Sequence[Run]) -> list[str]:
+def _unique_names(runs: Sequence[RunRecord]) -> list[str]:
     """The folders' names, with as many parents as tell all apart; as names of files."""
     for depth in range(1, max(len(run.path.parts) for run in runs)):
         names = ["_".join(run.path.parts[-depth:]) for run in runs]
@@ -89,7 +89,7 @@ def _unique_names(runs: Sequence[Run]) -> list[str]:
 
 
 def _write_page(
-    output: pathlib.Path, runs: Sequence[Run], table: Table, figures: Sequence[str]
+    output: pathlib.Path, runs: Sequence[RunRecord], table: Table, figures: Sequence[str]
 ) -> None:
     titles = list(dict.fromkeys(f"{run.title} on {run.data}" for run in runs))
     title = ", ".join(titles[:3]) + (f" and {len(titles) - 3} more" if len(titles) > 3 else "")

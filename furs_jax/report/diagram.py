@@ -15,6 +15,7 @@ from matplotlib.path import Path
 from furs_jax.networks import Network
 from furs_jax.networks.connections import Connections, find_connections
 from furs_jax.networks.recorded import RecordedNetwork
+from furs_jax.networks.resources import Layer
 from furs_jax.report.style import (
     INK,
     MINUS,
@@ -26,9 +27,8 @@ from furs_jax.report.style import (
     shortened,
     style,
 )
-from furs_jax.report.tables import size_changes
-from furs_jax.report.text import printable
-from furs_jax.resources import Layer
+from furs_jax.run.tables import size_changes
+from furs_jax.run.text import printable
 
 MAX_COLUMNS = 20  # of bars side by side: more are unreadable on paper
 _UNSEARCHED = "#D9D9D9"

@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator
 
 from furs_jax.errors import ConfigError
 from furs_jax.report.labels import place_labels
-from furs_jax.report.runs import Run
+from furs_jax.report.run_record import RunRecord
 from furs_jax.report.style import (
     INK,
     NARROWER,
@@ -52,7 +52,7 @@ _OURS = {
 _FEW_SITES = 36  # up to here each has room for a name
 
 
-def draw_furs(run: Run) -> Figure:
+def draw_furs(run: RunRecord) -> Figure:
     """Every site's FUR in every round, with standard errors, and what became of the site.
 
     Raises:
@@ -138,7 +138,7 @@ def _name_sites(ax: Axes, names: Sequence[str]) -> None:
     ax.set_xticks(ticks, [names[i] for i in ticks], rotation=90, fontsize=6)
 
 
-def draw_channels(run: Run) -> Figure:
+def draw_channels(run: RunRecord) -> Figure:
     """Every site's channels after every round; colours show the change from the start.
 
     Raises:
@@ -175,7 +175,7 @@ def draw_channels(run: Run) -> Figure:
     return figure
 
 
-def _after_round(run: Run) -> str:
+def _after_round(run: RunRecord) -> str:
     """What the columns are, and which one was searched where it is not the last."""
     columns = [run.rounds[0]["channels"], *(r["next_channels"] for r in run.rounds)]
     if run.channels == columns[-1] or run.channels not in columns:
@@ -184,7 +184,7 @@ def _after_round(run: Run) -> str:
     return f"after round; searched: {f'after {place}' if place else 'the start'}"
 
 
-def draw_accuracy(runs: Sequence[Run], published: bool = True) -> Figure:
+def draw_accuracy(runs: Sequence[RunRecord], published: bool = True) -> Figure:
     """Top-1 on the test split against MACs: original, start and searched network of every run.
 
     Each data set has a panel, with published figures of the same networks where there are any.
@@ -224,7 +224,7 @@ def _family(row: Row) -> str:
 
 
 def _width(row: Row) -> str:
-    """ " 0.8x" or " at 3 MMACs", as `Run.title` ends; nothing for the full width."""
+    """ " 0.8x" or " at 3 MMACs", as `RunRecord.title` ends; nothing for the full width."""
     found = re.search(r" (\d[\d.e-]*x|at \S+ MMACs)$", row.network)
     return found[0] if found else ""
 
@@ -364,7 +364,7 @@ def compare_furs(
     return save(figure, path)
 
 
-def _rounds(run: Run) -> list[dict]:
+def _rounds(run: RunRecord) -> list[dict]:
     if not run.rounds:
         raise ConfigError("no round has ended yet")
     return run.rounds

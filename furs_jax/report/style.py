@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from furs_jax.report.text import printable
+from furs_jax.run.text import printable
 
 # Okabe and Ito's palette, told apart with every common form of colour blindness and in grey.
 WIDER, NARROWER, NEUTRAL = "#D55E00", "#0072B2", "#8C8C8C"

@@ -9,9 +9,9 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from furs_jax.report.runs import Run
-from furs_jax.report.statistics import Interval
-from furs_jax.report.text import csv_text, markdown
+from furs_jax.report.run_record import RunRecord
+from furs_jax.run.statistics import Interval
+from furs_jax.run.text import csv_text, markdown
 
 ORIGINAL = "original"
 START = "start"  # of a search from other widths
@@ -80,14 +80,14 @@ class Table:
         return self.markdown()
 
 
-def comparison(runs: Sequence[Run], published: bool = True) -> Table:
+def comparison(runs: Sequence[RunRecord], published: bool = True) -> Table:
     """The table of the runs' networks, and the published rows of the same network and data."""
     notes = [
         "Differences are to the original network of the same run, at equal FLOPs; published ones "
         "to the baseline of each source. FLOPs are multiply-accumulates of one image. Top-1 and "
         "top-5 are of the test split; ± is a 95 % confidence interval over seeds."
     ]
-    tasks: dict[tuple[str, str], list[Run]] = {}
+    tasks: dict[tuple[str, str], list[RunRecord]] = {}
     for run in runs:
         tasks.setdefault((run.config["network"], run.config["data"]["name"]), []).append(run)
     rows, used = [], []
@@ -117,7 +117,7 @@ def _published() -> dict[str, Any]:
     return json.loads(file.read_text())
 
 
-def _same_task(record: dict, run: Run) -> bool:
+def _same_task(record: dict, run: RunRecord) -> bool:
     data = run.config["data"]["name"].lower()
     return record["network"] == run.config["network"] and (
         record["data"] in data or (record["data"] == "imagenet" and "ilsvrc" in data)
@@ -147,7 +147,7 @@ def _published_row(record: dict) -> Row:
     )
 
 
-def _rows(run: Run) -> list[Row]:
+def _rows(run: RunRecord) -> list[Row]:
     searched = str((run.result or {}).get("method", "network_adjustment"))
     rows = []
     for name, entry in run.networks().items():

@@ -1,0 +1,269 @@
+"""A run's folder as the report reads it: finished, or as far as it has come.
+
+Nothing is built, and nothing imported that the files name: they may be somebody else's.
+"""
+
+import dataclasses
+import functools
+import math
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from furs_jax.errors import ConfigError, WorkdirError
+from furs_jax.methods.network_adjustment import selected
+from furs_jax.networks.recorded import RecordedNetwork, Size, read_network
+from furs_jax.run.folder import Files
+from furs_jax.run.statistics import Interval, difference_interval, mean_interval
+from furs_jax.run.text import printable
+
+Record = dict[str, Any]
+METRICS = ("top1", "top5")
+NETWORKS = ("original", "start", "searched", "trained")  # that a result may have
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RunRecord:
+    """What a run's files hold.
+
+    Attributes:
+      path: the run's folder.
+      config: the resolved options, as in config.json.
+      record: of the network, as in config.json; None in runs of versions that wrote none.
+      rounds: the lines of rounds.jsonl, with the state of each round.
+      finals: the lines of finals.jsonl, one for each final training.
+      result: result.json; None while the run is unfinished.
+    """
+
+    path: pathlib.Path
+    config: Record
+    record: Record | None
+    rounds: list[Record]
+    finals: list[Record]
+    result: Record | None
+
+    @property
+    def name(self) -> str:
+        return printable(self.path.name)
+
+    @property
+    def searches(self) -> bool:
+        """Whether it is a search; else it trains one network."""
+        return self.config.get("mode", "search") != "train"
+
+    @property
+    def data(self) -> str:
+        """The data set, without the path of its files."""
+        kind, _, rest = self.config["data"]["name"].partition(":")
+        if kind == "tfds":
+            return printable(rest)
+        if kind == "random":
+            return printable(f"random {rest.partition(':')[0]}")
+        return printable(pathlib.PurePath(rest).name if rest else kind)
+
+    @property
+    def title(self) -> str:
+        """Network and width, as in "resnet18 0.8x"."""
+        name = printable(self.config["network"].rpartition(":")[2])
+        if self.config.get("flops_budget") is not None:
+            return f"{name} at {self.config['flops_budget'] / 1e6:g} MMACs"
+        width = self.config["width_multiplier"]
+        return name if width == 1 else f"{name} {width:g}x"
+
+    @property
+    def start(self) -> list[int] | None:
+        """The first vector; None where nothing tells it yet."""
+        if self.record is not None:
+            return list(self.record["start"]["channels"])
+        return self.rounds[0]["channels"] if self.rounds else None
+
+    @property
+    def original(self) -> list[int] | None:
+        """The original network's vector; None where nothing tells it yet."""
+        if self.result is not None and "original" in self.result:
+            return self.result["original"]["channels"]
+        if self.record is not None:
+            return list(self.record["original"]["channels"])
+        return None if self._was_given_widths else self.start
+
+    @property
+    def _was_given_widths(self) -> bool:
+        return any(self.config.get(key) for key in ("channels", "channels_from", "init_from"))
+
+    @property
+    def channels(self) -> list[int] | None:
+        """The searched vector, as far as the rounds have come, or the trained one."""
+        for name in ("searched", "trained"):
+            if self.result is not None and name in self.result:
+                return self.result[name]["channels"]
+        if not self.searches:
+            return self.start
+        select = self.config["search"].get("select", "last")
+        return list(selected(self.rounds, select)) if self.rounds else None
+
+    @property
+    def progress(self) -> str:
+        """What is left to do, in words; empty for a finished run."""
+        if self.result is not None:
+            return ""
+        rounds = self.config["search"]["rounds"]
+        if self.searches and len(self.rounds) < rounds and not self.finals:
+            return f"unfinished: {len(self.rounds)} of {rounds} rounds"
+        total = len(self._final_names()) * self.config["final"]["seeds"]
+        return f"unfinished: {len(self.finals)} of {total} trainings"
+
+    def _final_names(self) -> list[str]:
+        """The networks that are trained in the end."""
+        if not self.searches:
+            return ["trained"]
+        elsewhere = self.original != self.start
+        return ["original", "start", "searched"] if elsewhere else ["original", "searched"]
+
+    def networks(self) -> dict[str, Record]:
+        """Original, start (where it is another) and searched, or the trained one, as far as known.
+
+        Each has channels, macs, params, top1, top5 and seeds.
+        top1 and top5 are `Interval`s of fractions, and None before the first final training.
+        """
+        if self.result is not None:
+            found = {name: self.result[name] for name in NETWORKS if name in self.result}
+            return {
+                name: {**entry, **{key: Interval(*entry[key]) for key in METRICS}}
+                for name, entry in found.items()
+            }
+        if self.searches and not self.rounds:
+            return {}
+        vectors = {"original": self.original, "start": self.start}
+        entries = {}
+        for name in self._final_names():
+            channels = vectors.get(name, self.channels)
+            size = self.sizes.get(tuple(channels or ()), Size(None, None))
+            seeds = [record for record in self.finals if record["network"] == name]
+            scores = {
+                key: mean_interval([s[key] for s in seeds]) if seeds else None for key in METRICS
+            }
+            entries[name] = {"channels": channels, **size._asdict(), **scores, "seeds": seeds}
+        return entries
+
+    @functools.cached_property
+    def sizes(self) -> dict[tuple[int, ...], Size]:
+        """MACs and parameters of every vector that the files tell them of."""
+        known = {tuple(r["next_channels"]): Size(r["next_macs"], None) for r in self.rounds}
+        entries = [*self.rounds, *(self.result[n] for n in NETWORKS if n in (self.result or {}))]
+        entries += [self.record[name] for name in ("original", "start")] if self.record else []
+        return known | {tuple(e["channels"]): Size(e["macs"], e["params"]) for e in entries}
+
+    def difference(self, name: str = "searched") -> dict[str, Interval | None]:
+        """A network minus the original, as fractions; None where either has no final training."""
+        if name == "searched" and self.result is not None and "difference" in self.result:
+            return {key: Interval(*self.result["difference"][key]) for key in METRICS}
+        scores = {name: entry["seeds"] for name, entry in self.networks().items()}
+        if name == "original" or not scores.get("original") or not scores.get(name):
+            return dict.fromkeys(METRICS)
+        return {
+            key: difference_interval(
+                *([seed[key] for seed in scores[one]] for one in (name, "original"))
+            )
+            for key in METRICS
+        }
+
+    @functools.cached_property
+    def network(self) -> RecordedNetwork:
+        """The network as the run recorded it.
+
+        Raises:
+          ConfigError: the run was begun by a version that recorded none.
+        """
+        if self.record is None:
+            raise ConfigError(
+                "the run was begun by an earlier version, which recorded no layers; a report does "
+                "not build the network that a run's files name"
+            )
+        return read_network(self.record, self.sizes)
+
+    def site_names(self) -> list[str]:
+        """The sites' names; their numbers where the run recorded none."""
+        if self.record is None:
+            return [str(site) for site in range(len(self.channels or ()))]
+        return [printable(name) for name in self.network.site_names]
+
+
+def read_run(path: str | os.PathLike) -> RunRecord:
+    """Reads a run's folder, which another process may be writing to.
+
+    Raises:
+      WorkdirError: there is no run of a search or a training, or a file is damaged.
+    """
+    files = Files(path)
+    if not files.config.is_file():
+        what = "holds no config.json" if files.path.is_dir() else "is no folder"
+        raise WorkdirError(f"{path} {what}, so it is no run; give a run's --workdir")
+    begun = files.read_config()
+    run = RunRecord(
+        files.path,
+        begun["config"],
+        begun.get("network"),
+        files.rounds.read(),
+        files.finals.read(),
+        files.read_result(),
+    )
+    try:
+        _check(run)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise WorkdirError(f"{path} has a damaged file: {error!r}") from error
+    if (mode := run.config.get("mode", "search")) not in ("search", "train"):
+        raise WorkdirError(
+            f"{path} holds a benchmark's trainings ({mode}), whose outcome is its result.json; "
+            "give the folder of a search or of mode=train"
+        )
+    return run
+
+
+def _check(run: RunRecord) -> None:
+    """Raises ValueError, LookupError or TypeError where a file lacks what is read of it."""
+    config, sites = run.config, None
+    texts = (config["network"], config["data"]["name"])
+    counts = (config["search"]["rounds"], config["final"]["seeds"])
+    sizes = (config["width_multiplier"], config.get("flops_budget") or 1)
+    _must(all(isinstance(text, str) for text in texts), "config.json", "a name")
+    _must(_numbers([*counts, *sizes]), "config.json", "a number")
+    if run.record is not None:
+        sites = len(run.network.channels)
+    for place, record in enumerate(run.rounds):
+        where = f"rounds.jsonl, line {place + 1}"
+        _must(record["round"] == place, where, "round")
+        sites = sites or len(record["channels"])
+        for key in ("channels", "next_channels"):
+            _must(_widths(record[key], sites), where, key)
+        for key in ("furs", "furs_stderr"):
+            values = record.get(key)
+            _must(values is None or (_numbers(values) and len(values) == sites), where, key)
+        _must(record["furs"] is not None, where, "furs")
+        _must(_numbers([record[k] for k in ("macs", "params", "next_macs")]), where, "a size")
+        chosen = [*record["increased"], *record["decreased"]]
+        _must(set(chosen) <= set(range(sites)), where, "a site")
+        _must(record.get("next_parent", place) in range(place + 1), where, "next_parent")
+    for place, record in enumerate(run.finals):
+        scores = [record[key] for key in METRICS]
+        _must(record["network"] in NETWORKS and _numbers(scores), f"finals.jsonl, {place}", "")
+    for name in NETWORKS if run.result is not None else ():
+        if (entry := run.result.get(name)) is not None:
+            _must(_widths(entry["channels"], sites or len(entry["channels"])), "result.json", name)
+            seeds = [seed[key] for seed in entry["seeds"] for key in METRICS]
+            bounds = [value for key in METRICS for value in Interval(*entry[key])]
+            told = [entry["macs"], entry["params"], *seeds, *(b for b in bounds if b is not None)]
+            _must(_numbers(told), "result.json", name)
+
+
+def _must(holds: bool, file: str, what: str) -> None:
+    if not holds:
+        raise ValueError(f"{file}: {what} can't be")
+
+
+def _numbers(values: Sequence[Any]) -> bool:
+    return all(type(value) in (int, float) and math.isfinite(value) for value in values)
+
+
+def _widths(values: Any, sites: int) -> bool:
+    return len(values) == sites and all(type(c) is int and c > 0 for c in values)

@@ -1,0 +1,118 @@
+"""One run: its parts, and a training of it, journalled and resumable."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import ml_collections
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from furs_jax.errors import DivergedError
+from furs_jax.machine import hosts
+from furs_jax.machine.profile import traced
+from furs_jax.machine.programs import CompileClock
+from furs_jax.machine.stop import Stop
+from furs_jax.run.console import Console
+from furs_jax.run.folder import Workdir
+from furs_jax.training.checkpoint import Checkpoints, latest_step
+from furs_jax.training.distill import load_network
+from furs_jax.training.step import TrainState
+from furs_jax.training.train import Task, Trainer, train
+
+Record = dict[str, Any]
+
+_PROFILED = ("round_00", "final_trained_0")  # the first training of modes "search" and "train"
+
+
+class Run(NamedTuple):
+    """A checked search, ready to compute."""
+
+    config: ml_collections.ConfigDict
+    task: Task
+    budget: int  # MACs
+    start: tuple[int, ...]  # the first round's vector
+    workdir: Workdir
+    console: Console
+    clock: CompileClock
+    stop: Stop
+
+
+def train_phase(
+    run: Run,
+    trainer: Trainer,
+    phase: str,
+    title: str,
+    seed: tuple[int, int],
+    monitor: Callable[[int, Any], Record] = lambda epoch, variables: {},
+) -> tuple[Any, Record]:
+    """One training of the run, journalled under `phase` and resumed where it stopped."""
+    journal, first = run.workdir.metrics, True
+
+    def on_epoch(record: Record) -> None:
+        nonlocal first
+        if first:  # drop what an interrupted process wrote beyond its last checkpoint
+            journal.keep(lambda r: r["phase"] != phase or r["epoch"] < record["epoch"])
+            first = False
+        journal.append({"phase": phase, **record})
+
+    folder = run.workdir.checkpoints / phase
+    try:
+        profile = run.config.profile if phase in _PROFILED else None
+        with (
+            run.console.progress(title, trainer) as progress,
+            traced(profile, progress) as on_step,
+        ):
+            return train(
+                trainer,
+                derived_seed(run.config.seed, *seed),
+                folder,
+                run.config.checkpoint_seconds,
+                on_epoch,
+                on_step,
+                monitor,
+                run.stop,
+            )
+    except DivergedError as error:
+        step = hosts.from_first(lambda: latest_step(folder))
+        kept = (
+            "There is no checkpoint of it"
+            if step is None
+            else f"Its state after step {step} is finite: init_from={folder} begins with that"
+        )
+        raise DivergedError(
+            f"{title}: {error}, in another --workdir, as this run's options stay. {kept}"
+        ) from error
+
+
+def is_trained(run: Run, phase: str, epochs: int) -> bool:
+    """Whether the state at the end of a training is there; a damaged one may have been deleted."""
+    with Checkpoints(run.workdir.checkpoints / phase, read_only=True) as checkpoints:
+        record = checkpoints.record()
+    return record is not None and record.get("epoch") == epochs
+
+
+def from_weights(run: Run, trainer: Trainer) -> Trainer:
+    """The trainer, starting from the weights of `config.init_from` where that is given."""
+    config = run.config
+    if config.init_from is None:
+        return trainer
+    net, data = run.task.net, run.task.dataset.name
+    _, variables = load_network(config.init_from, net, "init_from", data, config.init_head)
+
+    def init(seed: int) -> TrainState:
+        state = trainer.init(seed)
+        return state.replace(
+            **{
+                name: unflatten_dict(flatten_dict(getattr(state, name)) | flatten_dict(given))
+                for name, given in variables.items()
+            }
+        )
+
+    return trainer._replace(init=init)
+
+
+def derived_seed(seed: int, purpose: int, index: int) -> int:
+    """An independent seed for one use: purpose 1 rounds, 2 FURs, 3 final
+    trainings, 4 the random control."""
+    state = np.random.SeedSequence((seed, purpose, index)).generate_state(1)
+    return int(state[0] >> 1)  # non-negative as int32

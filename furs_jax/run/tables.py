@@ -1,0 +1,159 @@
+"""Plain-text tables of networks, rounds and results."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from furs_jax.errors import ConfigError
+from furs_jax.furs.estimate import FURs
+from furs_jax.networks import Network
+from furs_jax.networks.recorded import RecordedNetwork
+from furs_jax.run.statistics import Interval
+from furs_jax.run.text import printable
+
+Record = dict[str, Any]
+
+
+def format_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Columns aligned: the first to the left, the others to the right."""
+    cells = [[printable(str(cell)) for cell in row] for row in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+
+    def line(row: list[str]) -> str:
+        first, *others = (
+            cell.rjust(width) if place else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        return "  ".join([first, *others]).rstrip()
+
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    return "\n".join([line(cells[0]), rule, *map(line, cells[1:])])
+
+
+def network_table(net: Network, channels: Sequence[int]) -> str:
+    """The network's layers: where the sites are and what each layer costs."""
+    layers = net.layers(channels)
+    total = sum(layer.macs for layer in layers)
+    rows = [
+        (
+            layer.name,
+            "" if layer.site is None else layer.site,
+            "x".join(map(str, layer.window)),
+            layer.inputs,
+            layer.outputs,
+            f"{layer.height}x{layer.width}",
+            f"{layer.macs:,}",
+            f"{100 * layer.macs / total:.1f}%",
+            f"{layer.params:,}",
+        )
+        for layer in layers
+    ]
+    params = sum(layer.params for layer in layers)
+    rows.append(("total", "", "", "", "", "", f"{total:,}", "100.0%", f"{params:,}"))
+    header = ("layer", "site", "kernel", "in", "out", "output", "MACs", "share", "params")
+    return format_table(header, rows)
+
+
+def size_changes(
+    net: Network | RecordedNetwork, before: Sequence[int], after: Sequence[int]
+) -> list[str]:
+    """MACs and parameters of two vectors, in millions, as far as they are known."""
+    told = []
+    for count, what in ((net.macs, "multiply-accumulates"), (net.params, "parameters")):
+        try:
+            sizes = " → ".join(f"{count(vector) / 1e6:.4g}" for vector in (before, after))
+            told.append(f"{sizes} M {what}")
+        except ConfigError:  # of what a run has not recorded
+            continue
+    return told
+
+
+def furs_table(names: Sequence[str], channels: Sequence[int], furs: FURs) -> str:
+    """FURs of the sites, the highest first, with their standard errors."""
+    rows = [
+        (
+            names[site],
+            site,
+            channels[site],
+            f"{furs.drop_rates[site]:.3f}",
+            f"{1e9 * furs.furs[site]:.4g}",
+            f"{1e9 * furs.furs_stderr[site]:.2g}",
+            f"{furs.loss_increase[site]:.5f}",
+            f"{furs.accuracy_drop[site]:.5f}",
+        )
+        for site in np.argsort(-furs.furs)
+    ]
+    header = ("layer", "site", "channels", "drop rate", "FUR per GMAC", "s.e.", "loss rise")
+    return (
+        f"{format_table((*header, 'accuracy drop'), rows)}\n"
+        f"loss {furs.loss:.4f}, accuracy {100 * furs.accuracy:.2f}% undropped; {furs.draws} draws"
+    )
+
+
+def round_line(record: Record, rounds: int) -> str:
+    """One round in one line."""
+    seconds = record["seconds"]
+    changed = " ".join(
+        f"{sign}{','.join(map(str, sites))}"
+        for sign, sites in (("+", record["increased"]), ("-", record["decreased"]))
+        if sites
+    )
+    return (
+        f"round {record['round'] + 1}/{rounds}  {record['macs']:,} MACs  "
+        f"train loss {record['train_loss']:.4f}  search loss {record['search_loss']:.4f}  "
+        f"search accuracy {100 * record['search_accuracy']:.2f}%  "
+        f"sites {changed or 'unchanged'}  "
+        f"[train {seconds['train']:.0f}s, FURs {seconds['furs']:.0f}s, "
+        f"compile {seconds['compile']:.0f}s]"
+    )
+
+
+def result_table(result: Record) -> str:
+    """Original, start (where it is another) and searched, with differences and intervals."""
+    names = [name for name in ("original", "start", "searched") if name in result]
+    rows = []
+    for name in names:
+        network = result[name]
+        macs, params = network["macs"], network["params"]
+        scores = (Interval(*network[key]).format() for key in ("top1", "top5"))
+        rows.append((name, f"{macs:,}", f"{params:,}", *scores))
+    meanings, seeds = [], len(result["original"]["seeds"])
+    for title, key, reference in (
+        ("difference", "difference", "the original"),
+        ("difference from start", "difference_from_start", "the start"),
+    ):
+        if key in result:
+            found = [Interval(*value) for value in result[key].values()]
+            rows.append((title, "", "", *(one.format(sign=True) for one in found)))
+            if seeds > 1:
+                meanings.append(_meaning(found[0], reference))
+    return "\n".join(
+        [
+            format_table(("network", "MACs", "params", "top-1 %", "top-5 %"), rows),
+            f"test split, {seeds} seed{'s' if seeds > 1 else ''} each; "
+            + ("± is a 95 % confidence interval" if seeds > 1 else "one seed gives no interval")
+            + f"; budget {result['budget']:,} MACs",
+            *meanings,
+            *(
+                [
+                    f"search: trained {result['search_macs']:.3g} MACs, "
+                    f"{result['search_macs'] / result['final_macs']:.2f} times one final training"
+                ]
+                if "search_macs" in result
+                else []
+            ),
+            *(
+                f"{name:8}  channels {' '.join(map(str, result[name]['channels']))}"
+                for name in names
+            ),
+        ]
+    )
+
+
+def _meaning(difference: Interval, reference: str) -> str:
+    """What the difference in top-1 from another network says, in words."""
+    if abs(difference.mean) <= difference.half_width:
+        return f"the searched network's top-1 differs from {reference}'s within the noise of seeds"
+    how = "better" if difference.mean > 0 else "worse"
+    return f"the searched network's top-1 is {how} than {reference}'s, beyond the noise of seeds"

@@ -1,0 +1,229 @@
+"""The pure train and evaluation steps, and the only device transform; fur_steps.py has the others.
+
+A step is a function (state or variables, batch) -> results on one device's part of the batch; all
+its outputs are summed or averaged over the axis "batch", so that they don't depend on the number
+of devices. `data_parallel` maps it over devices.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from furs_jax.data.augment import crop_and_flip
+from furs_jax.errors import ConfigError
+from furs_jax.gates import Gates, dropout_gates, sample_noise
+from furs_jax.machine import hosts
+
+AXIS = "batch"
+Variables = dict[str, Any]
+Batch = dict[str, Any]
+# (variables, uint8 images, gates) -> logits
+Apply = Callable[[Variables, jax.Array, Gates], jax.Array]
+
+
+@chex.dataclass(frozen=True)
+class TrainState:
+    """Everything that training carries from step to step; no device axis."""
+
+    step: jax.Array  # shape=(), dtype=jnp.int32
+    seed: jax.Array  # shape=(), dtype=jnp.int32; of dropout and augmentation
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    teacher: Any = None  # variables of the network that is distilled; never trained
+
+    @property
+    def variables(self) -> Variables:
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+class Augmentation(NamedTuple):
+    """See `crop_and_flip`."""
+
+    margin: int
+    flip: bool
+
+
+def data_parallel(
+    step: Callable, devices: Sequence[jax.Device] | None = None, donate: bool = False
+) -> Callable:
+    """Maps step(replicated, batch) over devices: the only pmap in this package.
+
+    Args:
+      step: its first argument is replicated, its second sharded along the leading (device) axis of
+        every array. With out_axes=None an output that is not reduced over `AXIS` would silently be
+        that of one device.
+      devices: by default all devices.
+      donate: whether the first argument's buffers may be reused.
+    """
+    return jax.pmap(
+        step,
+        axis_name=AXIS,
+        in_axes=(None, 0),
+        out_axes=None,
+        devices=devices,
+        donate_argnums=0 if donate else (),
+    )
+
+
+def shard(batch: Batch, devices: int) -> Batch:
+    """Splits the leading axis of every array into (devices of this host, images of each).
+
+    Args:
+      batch: this host's part.
+      devices: of all hosts.
+    """
+    local = devices // hosts.count()
+    return {key: x.reshape(local, -1, *x.shape[1:]) for key, x in batch.items()}
+
+
+def check_batch_size(option: str, batch_size: int, devices: int) -> None:
+    """Raises ConfigError, with sizes to choose from, where devices do not divide batch_size."""
+    if batch_size < 1 or batch_size % devices:
+        below = batch_size // devices * devices
+        choice = f"{below} or {below + devices}" if below > 0 else f"{devices}"
+        raise ConfigError(
+            f"{option}={batch_size} can't be split evenly over {devices} devices; give {choice}"
+        )
+
+
+def _keys(key: jax.Array, batch: Batch) -> jax.Array:
+    """One key for each image of the whole batch, by its place there: this device's part."""
+    local = batch["label"].shape[0]
+    place = jax.lax.axis_index(AXIS) * local + jnp.arange(local)
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, place)
+
+
+def module_rngs(key: jax.Array) -> dict[str, jax.Array]:
+    """Random numbers for whatever a module draws in training, as by nn.Dropout.
+
+    For a name that is not given flax takes "params".
+    """
+    dropout, others = jax.random.split(key)
+    return {"dropout": dropout, "params": others}
+
+
+def make_train_step(
+    module: Any,
+    optimizer: optax.GradientTransformation,
+    dropout_rates: Callable[[jax.Array], jax.Array],
+    preprocess: Callable[[jax.Array], jax.Array],
+    augmentation: Augmentation,
+    label_smoothing: float,
+    teacher_loss: Callable[[Variables, jax.Array, jax.Array], jax.Array] | None = None,
+    teacher_share: float = 0.0,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    """One step of training on a batch.
+
+    Args:
+      module: linen module with `axis_name` AXIS.
+      optimizer: its updates may depend on its own step count.
+      dropout_rates: step -> rates of the sites, shape (L,).
+      preprocess: uint8 images to normalised ones.
+      augmentation: applied after it.
+      label_smoothing: share of the target spread evenly over the classes.
+      teacher_loss: (state.teacher, augmented images, the student's logits) -> loss of each image.
+      teacher_share: its share of the loss; the rest is cross-entropy with the labels.
+
+    Returns:
+      A function (state, batch) -> (state, {"loss", "accuracy"}: means over the whole batch). Its
+      randomness depends on the state's seed and step and on an image's place in the batch; what
+      the module itself draws, on the device, too.
+    """
+    channels = module.channels
+
+    def train_step(state: TrainState, batch: Batch):
+        key = jax.random.fold_in(jax.random.key(state.seed), state.step)
+        augment_key, noise_key = jax.random.split(key)
+        images = preprocess(batch["image"])
+        images = crop_and_flip(_keys(augment_key, batch), images, *augmentation)
+        noise = sample_noise(_keys(noise_key, batch), channels)
+        gates = dropout_gates(noise, dropout_rates(state.step), channels)
+        # A module draws for all images of a device at once.
+        device_key = jax.random.fold_in(jax.random.fold_in(key, 2), jax.lax.axis_index(AXIS))
+
+        def loss_fn(params):
+            logits, updated = module.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                images,
+                gates,
+                train=True,
+                mutable=["batch_stats"],
+                rngs=module_rngs(device_key),
+            )
+            loss = _smoothed_cross_entropy(logits, batch["label"], label_smoothing)
+            if teacher_loss:
+                taught = teacher_loss(state.teacher, images, logits)
+                loss = (1.0 - teacher_share) * loss + teacher_share * taught
+            return loss.mean(), (logits, updated)
+
+        grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+        (loss, (logits, updated)), grads = grad_fn(state.params)
+        accuracy = jnp.mean(correct(logits, batch["label"]))
+        grads, metrics, batch_stats = jax.lax.pmean(
+            (grads, {"loss": loss, "accuracy": accuracy}, updated.get("batch_stats", {})), AXIS
+        )
+        return _updated(state, optimizer, grads, batch_stats), metrics
+
+    return train_step
+
+
+def _smoothed_cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
+    """Of each image, shape (N,)."""
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
+    return optax.softmax_cross_entropy(logits, targets)
+
+
+def _updated(
+    state: TrainState, optimizer: optax.GradientTransformation, grads: Any, batch_stats: Any
+) -> TrainState:
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return state.replace(
+        step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state
+    )
+
+
+def correct(logits: jax.Array, labels: jax.Array, most: int = 1) -> jax.Array:
+    """1 where the label's logit is among the `most` largest, else 0; float32, shape (N,).
+
+    Of equal logits the lower class comes first, as argmax has it, so that a constant network is
+    right by chance and no more. Where a logit is NaN, or the label is no class, nothing is right.
+
+    Args:
+      logits: shape (N, K).
+      labels: integers, shape (N,).
+      most: 1 for top-1 accuracy, 5 for top-5.
+    """
+    classes, labels = jnp.arange(logits.shape[-1])[None], labels[:, None]
+    own = classes == labels
+    target = jnp.sum(jnp.where(own, logits, 0), axis=-1, keepdims=True)
+    before = (logits > target) | ((logits == target) & (classes < labels))
+    known = jnp.any(own, axis=-1) & ~jnp.any(jnp.isnan(logits), axis=-1)
+    return (known & (jnp.sum(before, axis=-1) < most)).astype(jnp.float32)
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Of each image, shape (N,), from logits (N, K) and labels (N,)."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def make_eval_step(apply: Apply) -> Callable[[Variables, Batch], dict[str, jax.Array]]:
+    """Evaluation of a batch: sums of loss, top1, top5 and count over its weighted images."""
+
+    def eval_step(variables: Variables, batch: Batch) -> dict[str, jax.Array]:
+        logits = apply(variables, batch["image"], None)
+        labels, weight = batch["label"], batch["weight"]
+        sums = {
+            "loss": jnp.sum(weight * cross_entropy(logits, labels)),
+            "top1": jnp.sum(weight * correct(logits, labels)),
+            "top5": jnp.sum(weight * correct(logits, labels, 5)),
+            "count": jnp.sum(weight),
+        }
+        return jax.lax.psum(sums, AXIS)
+
+    return eval_step

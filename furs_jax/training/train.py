@@ -1,0 +1,380 @@
+"""One network, from its initial weights to trained ones; resumable."""
+
+import collections
+import contextlib
+import enum
+import math
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from furs_jax.data import AnySplit, Dataset, evaluation_batches, training_batches
+from furs_jax.data.augment import normalise
+from furs_jax.data.batches import Batch, steps_per_epoch
+from furs_jax.errors import DivergedError, WorkdirError
+from furs_jax.gates import Gates
+from furs_jax.machine import hosts
+from furs_jax.machine.stop import Stop
+from furs_jax.networks import Network
+from furs_jax.training.checkpoint import Checkpoints
+from furs_jax.training.distill import Teacher, distillation_loss
+from furs_jax.training.recipe import Recipe, dropout_schedule, make_optimizer
+from furs_jax.training.step import (
+    AXIS,
+    Apply,
+    Augmentation,
+    TrainState,
+    Variables,
+    data_parallel,
+    make_eval_step,
+    make_train_step,
+    shard,
+)
+
+Record = dict[str, Any]
+
+# Steps whose metrics may be outstanding: enough to keep a device busy, few enough that a NaN is
+# noticed at once and that queued batches take little memory.
+_IN_FLIGHT = 8
+_WAY_ON = "lower the learning rate or lengthen the warmup"
+_WITHIN_EPOCH = 60.0  # seconds between saves within an epoch, or checkpoint_seconds where longer
+
+
+class Pause(enum.IntEnum):
+    """What training is interrupted for."""
+
+    NONE = 0
+    SAVE = 1
+    STOP = 2
+
+
+class Task(NamedTuple):
+    """What all trainings of a run share."""
+
+    net: Network
+    dataset: Dataset
+    devices: tuple[jax.Device, ...]
+    dtype: str  # of the computation
+    eval_batch_size: int
+
+    def preprocess(self, images: jax.Array) -> jax.Array:
+        """uint8 images to normalised float32 ones."""
+        return normalise(images, self.dataset.mean, self.dataset.std)
+
+    def apply(self, channels: Sequence[int]) -> Apply:
+        """(variables, uint8 images, gates) -> logits of the network of `channels`."""
+        module = self.net.module(channels, dtype=self.dtype)
+
+        def apply(variables: Variables, images: jax.Array, gates: Gates) -> jax.Array:
+            return module.apply(variables, self.preprocess(images), gates)
+
+        return apply
+
+
+class Trainer(NamedTuple):
+    """A compiled training step of one network and recipe, for any seed."""
+
+    task: Task
+    channels: tuple[int, ...]
+    recipe: Recipe
+    split: AnySplit
+    init: Callable[[int], TrainState]
+    abstract: Callable[[], TrainState]  # shapes and dtypes of the state
+    step: Callable[[TrainState, dict], tuple[TrainState, dict]]
+    teacher: Variables | None = None
+
+
+def make_trainer(
+    task: Task,
+    channels: Sequence[int],
+    recipe: Recipe,
+    split: AnySplit,
+    teacher: Teacher | None = None,
+) -> Trainer:
+    """Prepares to train the network of `channels` on `split`, taught by `teacher` if given."""
+    epoch_steps = steps_per_epoch(split, recipe.batch_size)
+    optimizer = make_optimizer(recipe, epoch_steps)
+    module = task.net.module(channels, dtype=task.dtype, axis_name=AXIS)
+    step = make_train_step(
+        module,
+        optimizer,
+        dropout_rates=dropout_schedule(recipe, epoch_steps, len(channels)),
+        preprocess=task.preprocess,
+        augmentation=Augmentation(recipe.crop_margin, recipe.flip),
+        label_smoothing=recipe.label_smoothing,
+        **_teaching(teacher),
+    )
+
+    def initial(seed: jax.Array) -> TrainState:
+        images = jnp.zeros((1, *task.net.image_shape))
+        variables = module.init(jax.random.key(seed), images)
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            seed=seed,
+            params=variables["params"],
+            batch_stats=variables.get("batch_stats", {}),
+            opt_state=optimizer.init(variables["params"]),
+        )
+
+    # Random numbers for many arrays compile slowly; on CPU this program, run once, was compiled
+    # five times as fast without optimisation.
+    on_cpu = task.devices[0].platform == "cpu"
+    options = {"xla_backend_optimization_level": 0} if on_cpu else None
+    init = jax.jit(initial, compiler_options=options)
+    return Trainer(
+        task=task,
+        channels=tuple(channels),
+        recipe=recipe,
+        split=split,
+        init=lambda seed: init(jnp.int32(seed)),
+        abstract=lambda: jax.eval_shape(initial, jnp.int32(0)),
+        step=data_parallel(step, task.devices, donate=True),
+        teacher=teacher.variables if teacher else None,
+    )
+
+
+def _teaching(teacher: Teacher | None) -> dict[str, Any]:
+    """What `make_train_step` gets to know of a teacher."""
+    if teacher is None:
+        return {}
+
+    def loss(variables: Variables, images: jax.Array, logits: jax.Array) -> jax.Array:
+        taught = jax.lax.stop_gradient(teacher.module.apply(variables, images))
+        return distillation_loss(logits, taught, teacher.temperature)
+
+    return {"teacher_loss": loss, "teacher_share": teacher.alpha}
+
+
+class _Saver:
+    """Saves, where there is a folder to save in, and knows when it is time."""
+
+    def __init__(self, checkpoints: Checkpoints | None, seconds: float, stop: Stop):
+        self._checkpoints, self._seconds, self._stop = checkpoints, seconds, stop
+        self._last = time.monotonic()
+
+    def is_due(self, within_epoch: bool = False) -> bool:
+        """By the first process's clock: the others don't save anything."""
+        least = max(self._seconds, _WITHIN_EPOCH) if within_epoch else self._seconds
+        due = time.monotonic() - self._last >= least
+        return due and self._checkpoints is not None and hosts.is_first()
+
+    def pause(self) -> Pause:
+        """What this process would interrupt an epoch for."""
+        if self._stop.asked:
+            return Pause.STOP
+        return Pause.SAVE if self.is_due(within_epoch=True) else Pause.NONE
+
+    def save(self, state: TrainState, record: Record) -> None:
+        if self._checkpoints is not None:
+            self._checkpoints.save(record["step"], state, record)
+            self._last = time.monotonic()
+
+
+def train(
+    trainer: Trainer,
+    seed: int,
+    folder: pathlib.Path | None = None,
+    checkpoint_seconds: float = 0.0,
+    on_epoch: Callable[[Record], None] = lambda record: None,
+    on_step: Callable[[int], None] = lambda step: None,
+    monitor: Callable[[int, Variables], Record] = lambda epoch, variables: {},
+    stop: Stop | None = None,
+) -> tuple[Variables, Record]:
+    """Trains a network, going on from the latest checkpoint in `folder` where there is one.
+
+    Args:
+      trainer: from `make_trainer`.
+      seed: of initial weights, order of images, augmentation and dropout.
+      folder: where to keep the latest checkpoint; None for none.
+      checkpoint_seconds: save after an epoch only when so much time has passed since the last
+        save, and within an epoch when a minute has, too; the last epoch is always saved. Does not
+        influence the result.
+      on_epoch: called after each epoch with {"epoch", "step", "loss", "accuracy", "seconds"},
+        and "skipped" where damaged images were; seconds since the training started, interruptions
+        left out.
+      on_step: called with the number of finished steps, also once when going on.
+      monitor: (finished epochs, variables) -> what on_epoch's record shall hold besides.
+      stop: looked at after every step; when it is asked for, the state is saved. What was asked
+        for before the first step ends the training at once.
+
+    Returns:
+      The variables and the last epoch's record.
+
+    Raises:
+      DivergedError: the loss, or what would be saved, is not finite; the last checkpoint is kept.
+      WorkdirError: the checkpoint is damaged or another training's.
+      StoppedError: `stop` was asked for.
+    """
+    begun, stop, recipe = time.monotonic(), stop or Stop(), trainer.recipe
+    with contextlib.ExitStack() as stack:
+        # Until a step is compiled and done, a stop loses nothing; several hosts agree on theirs.
+        hold = stack.enter_context(stop.held(at_once=hosts.count() > 1))
+        checkpoints = stack.enter_context(Checkpoints(folder)) if folder else None
+        state, record = _restore(trainer, seed, checkpoints)
+        start, saver = begun - record["seconds"], _Saver(checkpoints, checkpoint_seconds, stop)
+        on_step(record["step"])
+
+        def stepped(step: int) -> None:
+            hold()
+            on_step(step)
+
+        epoch_steps = steps_per_epoch(trainer.split, recipe.batch_size)
+        steps = range(record["step"], recipe.epochs * epoch_steps)
+        place = hosts.index(), hosts.count()
+        batches = training_batches(trainer.split, seed, steps, recipe.batch_size, *place)
+        stack.enter_context(contextlib.closing(batches))
+        while record["epoch"] < recipe.epochs:
+            state, sums, paused = _train_steps(trainer, state, batches, record, saver, stepped)
+            # A loss tells of the weights before its step: the last ones have had none.
+            if name := _not_finite(state):
+                step = record["epoch"] * epoch_steps + sums["steps"]
+                raise DivergedError(f"{name} is not finite after step {step}; {_WAY_ON}")
+            seconds = round(time.monotonic() - start, 3)
+            if sums["steps"] == epoch_steps:
+                record = _epoch_record(record["epoch"] + 1, epoch_steps, sums, seconds)
+                on_epoch({**record, **monitor(record["epoch"], state.variables)})
+            else:
+                step = record["epoch"] * epoch_steps + sums["steps"]
+                record = {"epoch": record["epoch"], "step": step, "sums": sums, "seconds": seconds}
+            if paused or record["epoch"] == recipe.epochs or saver.is_due():
+                content = {**record, "channels": list(trainer.channels)}
+                saver.save(state.replace(teacher=None), content)
+            if paused == Pause.STOP:
+                raise stop.error(f"the training is saved after step {record['step']}")
+    return state.variables, record
+
+
+def _not_finite(state: TrainState) -> str:
+    """Name of the first array with a number that is not finite; empty where there is none."""
+    leaves = jax.tree_util.tree_leaves_with_path(state.replace(teacher=None))
+    wrong = (path for path, x in leaves if not np.all(np.isfinite(np.asarray(x))))
+    return next(map(jax.tree_util.keystr, wrong), "")
+
+
+def _epoch_record(epoch: int, steps: int, sums: Record, seconds: float) -> Record:
+    """Of a finished epoch: the means of its steps' metrics."""
+    means = {key: value / steps for key, value in sums.items() if key not in ("steps", "skipped")}
+    skipped = {"skipped": sums["skipped"]} if sums["skipped"] else {}
+    return {"epoch": epoch, "step": epoch * steps, **means, **skipped, "seconds": seconds}
+
+
+def _restore(
+    trainer: Trainer, seed: int, checkpoints: Checkpoints | None
+) -> tuple[TrainState, Record]:
+    record = checkpoints.record() if checkpoints else None
+    if record is None:
+        state = trainer.init(seed).replace(teacher=trainer.teacher)
+        return hosts.in_memory(state), {"epoch": 0, "step": 0, "seconds": 0.0}
+    _check_record(trainer, record, checkpoints.folder)
+    state = checkpoints.restore(trainer.abstract())
+    if name := _not_finite(state):  # earlier versions saved that
+        raise WorkdirError(
+            f"{name} is not finite in {checkpoints.folder}/{record['step']}: the training has "
+            f"diverged; {_WAY_ON}, in another --workdir"
+        )
+    state = state.replace(teacher=trainer.teacher)
+    kept = {key: value for key, value in record.items() if key != "channels"}
+    return hosts.in_memory(state), kept
+
+
+def _check_record(trainer: Trainer, record: Record, folder: pathlib.Path) -> None:
+    """Whether a training of this recipe can have saved it; its digest doesn't tell."""
+    epoch_steps = steps_per_epoch(trainer.split, trainer.recipe.batch_size)
+    try:
+        begun, left = divmod(record["step"], epoch_steps)
+        fits = begun == record["epoch"] and begun + bool(left) <= trainer.recipe.epochs
+        fits = fits and record["seconds"] >= 0 and (not left or record["sums"]["steps"] == left)
+        fits = fits and tuple(record.get("channels", trainer.channels)) == trainer.channels
+    except (KeyError, TypeError):
+        fits = False
+    if not fits:
+        raise WorkdirError(
+            f"the checkpoints in {folder} are not of this training; delete the folder, and it "
+            "begins anew"
+        )
+
+
+def _train_steps(
+    trainer: Trainer,
+    state: TrainState,
+    batches: Iterator[Batch],
+    record: Record,
+    saver: _Saver,
+    on_step: Callable[[int], None],
+) -> tuple[TrainState, Record, Pause]:
+    """Goes on from `record` to the end of its epoch, or until `saver` has to.
+
+    Returns:
+      The state; the number of "steps" done in this epoch, of images "skipped" because damaged, and
+      the sums of the steps' metrics; what was asked for.
+    """
+    devices, skipped = len(trainer.task.devices), 0
+    count = steps_per_epoch(trainer.split, trainer.recipe.batch_size)
+    pending: collections.deque = collections.deque()
+    sums = {"steps": 0, "skipped": 0, "loss": 0.0, "accuracy": 0.0, **record.get("sums", {})}
+    paused, ask = Pause.NONE, hosts.most_urgent(trainer.task.devices)
+
+    def fetch() -> None:
+        nonlocal paused
+        metrics, asked = pending.popleft()
+        paused = max(paused, Pause(int(asked)))
+        values = {key: float(value) for key, value in metrics.items()}
+        sums["steps"] += 1
+        if not math.isfinite(values["loss"]):
+            raise DivergedError(
+                f"the loss became {values['loss']} in epoch {record['epoch'] + 1}, step "
+                f"{record['epoch'] * count + sums['steps']}; {_WAY_ON}"
+            )
+        sums.update({key: sums[key] + value for key, value in values.items()})
+
+    # Not a lax.scan over steps: XLA on CPU runs convolution gradients several times slower in it.
+    for step in range(record["step"], (record["epoch"] + 1) * count):
+        batch = next(batches)
+        skipped += int(np.sum(batch.pop("damaged", 0)))
+        state, metrics = trainer.step(state, shard(batch, devices))
+        on_step(step + 1)
+        asked = saver.pause()
+        pending.append((metrics, ask(asked)))
+        if len(pending) > _IN_FLIGHT:
+            fetch()
+        # What another host asks for is known some steps later, at the same step on all.
+        if paused or (asked and hosts.count() == 1):
+            break
+    while pending:
+        fetch()
+    sums["skipped"] += hosts.total(skipped)
+    return state, sums, paused
+
+
+def make_evaluator(
+    task: Task, channels: Sequence[int]
+) -> Callable[[Variables, AnySplit], dict[str, float]]:
+    """A compiled evaluation of one network: (variables, split) -> loss, top1, top5 (shares).
+
+    Where damaged images were skipped, also their number, "skipped". Raises DivergedError where the
+    loss is not finite.
+    """
+    step = data_parallel(make_eval_step(task.apply(channels)), task.devices)
+
+    def evaluate(variables: Variables, split: AnySplit) -> dict[str, float]:
+        total: collections.Counter = collections.Counter()
+        place = hosts.index(), hosts.count()
+        for batch in evaluation_batches(split, task.eval_batch_size, *place):
+            sums = step(variables, shard(batch, len(task.devices)))
+            total.update({key: float(value) for key, value in sums.items()})
+        scores = {key: total[key] / total["count"] for key in ("loss", "top1", "top5")}
+        if not math.isfinite(scores["loss"]):
+            raise DivergedError(
+                f"the loss on {len(split.labels):,} images is {scores['loss']}: the network's "
+                "outputs are no numbers; train it anew with a lower learning rate, in another "
+                "--workdir"
+            )
+        skipped = len(split.labels) - round(total["count"])
+        return {**scores, "skipped": skipped} if skipped else scores
+
+    return evaluate

@@ -1,0 +1,382 @@
+"""The whole loop on digits: files, resume, kills, refusals."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from configs import digits
+from furs_jax.data import load_dataset
+from furs_jax.errors import (
+    BudgetError,
+    ConfigError,
+    DataError,
+    DivergedError,
+    StoppedError,
+    WorkdirError,
+)
+from furs_jax.jobs.dispatch import run
+from furs_jax.jobs.prepare import initial_network, start_vector
+from furs_jax.jobs.search import search
+from furs_jax.machine.stop import Stop
+from furs_jax.methods.network_adjustment import layers_in_round
+from furs_jax.run.folder import read_json
+from furs_jax.run.phases import derived_seed
+from furs_jax.widths.reallocate import choose_sites
+from tests import ROOT
+
+# They share a run and what it compiled.
+pytestmark = pytest.mark.xdist_group("search")
+
+EPOCHS = 8  # each checkpointed: a kill mostly falls between two of them
+OPTIONS = {
+    "network": "resnet8_cifar",
+    "width_multiplier": 0.25,
+    "train.epochs": EPOCHS,
+    "final.train.epochs": EPOCHS,
+    "final.seeds": 2,
+    "furs.draws": 2,
+    "furs.every_epochs": 3,
+    "search.rounds": 2,
+    "reallocate.num_layers": 2,
+    "reallocate.step": 0.5,
+    "checkpoint_seconds": 0.0,
+    "cpu_devices": 2,
+}
+
+
+def small_config(**changes):
+    config = digits.get_config()
+    # The tests' own process has its eight devices already.
+    config.update_from_flattened_dict({**OPTIONS, "cpu_devices": 0, **changes})
+    return config
+
+
+def content(workdir: pathlib.Path) -> dict:
+    """All that a run leaves behind, without its timings."""
+    files = {}
+    for name in ("metrics.jsonl", "rounds.jsonl", "finals.jsonl"):
+        records = [json.loads(line) for line in (workdir / name).read_text().splitlines()]
+        files[name] = [{k: v for k, v in r.items() if k != "seconds"} for r in records]
+    files["result.json"] = read_json(workdir / "result.json")
+    return files
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, cache):
+    """A run from the command line: its folder, result and output."""
+    workdir = tmp_path_factory.mktemp("run") / "w"
+    process = _start(workdir, cache)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    return workdir, read_json(workdir / "result.json"), output
+
+
+def test_a_run_s_files_agree_with_each_other(finished):
+    workdir, result, _ = finished
+    files = content(workdir)
+    assert files["result.json"] == result
+    rounds = files["rounds.jsonl"]
+    assert [r["round"] for r in rounds] == [0, 1]
+    assert rounds[1]["channels"] == rounds[0]["next_channels"]
+    assert result["searched"]["channels"] == rounds[1]["next_channels"]
+    assert result["original"]["channels"] == rounds[0]["channels"]
+    budget = result["budget"]
+    assert budget == result["original"]["macs"] == rounds[0]["macs"]
+    for record in rounds:
+        assert [record["increased"], record["decreased"]] == list(choose_sites(record["furs"], 2))
+        # A few channels at six sites are too coarse for a thousandth.
+        assert 0 <= budget - record["next_macs"] <= 0.005 * budget
+        assert record["next_channels"] != record["channels"]
+        assert all(len(record[k]) == 6 for k in ("furs", "furs_stderr", "drop_rates"))
+    epochs = [(r["phase"], r["epoch"]) for r in files["metrics.jsonl"]]
+    phases = ["round_00", "round_01"]
+    phases += [f"final_{n}_{s}" for n in ("original", "searched") for s in (0, 1)]
+    assert epochs == [(phase, epoch) for phase in phases for epoch in range(1, EPOCHS + 1)]
+    watched = [(r["phase"], r["epoch"]) for r in files["metrics.jsonl"] if "furs" in r]
+    assert watched == [(phase, epoch) for phase in phases[:2] for epoch in (3, 6)]
+    for name in ("original", "searched"):
+        scores = [seed["top1"] for seed in result[name]["seeds"]]
+        assert result[name]["top1"][0] == pytest.approx(np.mean(scores))
+        assert len(scores) == 2
+    assert set(os.listdir(workdir / "checkpoints")) == set(phases)
+
+
+def test_a_finished_run_answers_at_once(finished, monkeypatch, capsys):
+    workdir, result, output = finished
+    monkeypatch.setattr(sys.modules["furs_jax.jobs.search"], "prepare", None)
+    assert search(small_config(cpu_devices=2), workdir) == result
+    table = capsys.readouterr().out.strip()
+    assert "difference" in table
+    assert output.strip().endswith(table)
+
+
+def test_another_config_s_workdir_is_refused(finished):
+    workdir, *_ = finished
+    before = content(workdir)
+    with pytest.raises(WorkdirError, match=r"config.furs.draws \(2 there, 3 here\)"):
+        search(small_config(**{"furs.draws": 3, "cpu_devices": 2}), workdir, quiet=True)
+    assert content(workdir) == before
+
+
+def test_a_run_stores_absolute_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    opened = mock.Mock(side_effect=WorkdirError)
+    monkeypatch.setattr(sys.modules["furs_jax.jobs.search"], "Workdir", opened)
+    config = small_config(**{"init_from": "c", "data.name": "idx:d"})
+    with pytest.raises(WorkdirError):
+        search(config, "w", quiet=True)
+    stored = opened.call_args.args[1]
+    assert stored["init_from"] == f"{tmp_path}/c"
+    assert stored["data"]["name"] == f"idx:{tmp_path}/d"
+    assert config.init_from == "c"  # the caller's stays as it is
+
+
+def test_a_folder_that_is_no_run_s_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(WorkdirError, match="no config.json"):
+        search(small_config(), tmp_path, quiet=True)
+    assert os.listdir(tmp_path) == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"network": "vgg"}, ConfigError, "unknown network 'vgg'"),
+        ({"padding": "zero"}, ConfigError, "padding=.zero. must be one of max, local"),
+        ({"data.name": "cifar"}, DataError, "unknown data set"),
+        ({"data.name": "idx:/nowhere"}, DataError, "is missing"),
+        ({"train.batch_size": 60}, ConfigError, "train.batch_size=60 .* give 56 or 64"),
+        ({"furs.batch_size": 4}, ConfigError, "furs.batch_size=4"),
+        ({"train.batch_size": 1200}, ConfigError, "more than the 1149 training images"),
+        ({"furs.metric": "f1"}, ConfigError, "furs.metric"),
+        ({"search.select": "first"}, ConfigError, "search.select"),
+        ({"search.rounds": 0}, ConfigError, "search.rounds=0"),
+        ({"dtype": "int8"}, ConfigError, "dtype='int8'"),
+        ({"reallocate.min_channels": 40}, BudgetError, "budget .* can't be met"),
+        ({"flops_budget": 100.0, "width_multiplier": 1.0}, BudgetError, "too small"),
+        (
+            {"flops_budget": 1e5},
+            ConfigError,
+            "must stay 1; it is 0.25 here: add --config.width_multiplier=1",
+        ),
+    ],
+)
+def test_bad_options_are_refused_before_anything_is_written(tmp_path, changes, error, message):
+    workdir = tmp_path / "w"
+    with pytest.raises(error, match=message):
+        search(small_config(**changes), workdir, quiet=True)
+    assert not workdir.exists()
+
+
+def test_a_nan_loss_says_where_and_keeps_the_run(tmp_path):
+    config = small_config(**{"train.learning_rate": 1e30})
+    with pytest.raises(DivergedError, match="round 1/2: the loss became .* epoch 1, step"):
+        search(config, tmp_path / "w", quiet=True)
+    assert (tmp_path / "w" / "config.json").exists()
+    assert not (tmp_path / "w" / "rounds.jsonl").exists()
+
+
+def test_a_budget_sets_the_original_s_uniform_width():
+    data = load_dataset("digits")
+    config = small_config(network="resnet20_cifar", width_multiplier=1.0, flops_budget=1.17e6)
+    net, budget = initial_network(config, data)
+    assert budget == 1_170_000
+    assert 0 <= budget - net.macs(net.channels) <= 0.001 * budget
+    base = net.channels[0]
+    stages = [net.channels[:6], net.channels[6:12], net.channels[12:]]
+    for factor, stage in zip((1, 2, 4), stages, strict=True):
+        assert all(abs(c - factor * base) <= 4 for c in stage)
+
+
+def test_layers_in_a_round_follow_the_schedule():
+    options = small_config().reallocate
+    options.num_layers, options.num_layers_decay = 6, 0.5
+    assert [layers_in_round(options, r) for r in range(14)] == [
+        max(round(6 - 0.5 * r), 0) for r in range(14)
+    ]
+    assert layers_in_round(options, 13) == 0
+
+
+def test_derived_seeds_are_all_different():
+    seeds = [derived_seed(s, p, i) for s in range(5) for p in (1, 2, 3) for i in range(20)]
+    assert len(set(seeds)) == len(seeds)
+    assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+def _start(workdir: pathlib.Path, cache: pathlib.Path) -> subprocess.Popen:
+    options = [f"--config.{key}={value}" for key, value in OPTIONS.items()]
+    flags = ["--config=configs/digits.py", *options]
+    return subprocess.Popen(
+        [sys.executable, "-m", "furs_jax.main", *flags, f"--workdir={workdir}"],
+        cwd=ROOT,
+        env={**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_ten_kills_change_nothing(finished, cache, tmp_path):
+    """SIGKILL at ten random instants: every file ends as that of a run never stopped."""
+    whole = content(finished[0])
+    rng = random.Random(0)
+    kills, runs = 0, 0
+    while kills < 10 or runs == 0:
+        run = _start(tmp_path / "w", cache)
+        # The table of the network's layers ends with its total: now the work begins.
+        output = "".join(iter(run.stdout.readline, "")) if kills == 10 else _until(run, "total")
+        try:
+            assert run.wait(timeout=rng.uniform(0, 4) if kills < 10 else None) == 0, output
+        except subprocess.TimeoutExpired:
+            os.killpg(run.pid, signal.SIGKILL)
+            run.wait()
+            kills += 1
+            continue
+        assert content(tmp_path / "w") == whole
+        runs += 1
+        os.rename(tmp_path / "w", tmp_path / f"finished{runs}")
+
+
+def _until(process: subprocess.Popen, start: str) -> str:
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith(start):
+            break
+    return "".join(lines)
+
+
+def test_a_start_vector_is_brought_to_the_budget():
+    config = small_config()
+    net, budget = initial_network(config, load_dataset("digits"))
+    assert start_vector(config, net, budget) == net.channels
+    config.channels = (2 * net.channels[0], *net.channels[1:])
+    start = start_vector(config, net, budget)
+    assert start[0] > net.channels[0]
+    assert 0 <= budget - net.macs(start) <= 0.02 * budget
+    config.mode = "train"
+    assert start_vector(config, net, budget) == config.channels
+    config.mode, config.channels = "search", (1,)
+    equal = start_vector(config, net, budget)
+    assert max(equal) - min(equal) <= 2  # single channels fill up the budget
+    assert 0 <= budget - net.macs(equal) <= 0.02 * budget
+    for wrong in ((4, 4), (4, 4, 4, 4, 4, 0), (4.5,)):
+        config.channels = wrong
+        with pytest.raises(ConfigError, match="must be 6 widths, one for each site"):
+            start_vector(config, net, budget)
+
+
+def test_a_run_whose_vector_has_changed_since_is_refused(tmp_path):
+    source = tmp_path / "vector.json"
+    config = small_config(
+        **{"channels_from": str(source), "mode": "train", "final.seeds": 1,
+           "final.train.epochs": 1, "cpu_devices": 0}
+    )  # fmt: skip
+    source.write_text(json.dumps({"trained": {"channels": [4, 5, 6, 7, 8, 9]}}))
+    stop = Stop()
+    stop.signal = signal.SIGTERM
+    with pytest.raises(StoppedError):
+        run(config, tmp_path / "w", stop=stop)
+    source.write_text(json.dumps({"trained": {"channels": [9, 8, 7, 6, 5, 4]}}))
+    with pytest.raises(WorkdirError, match=r"began with channels \[4, 5, 6, 7, 8, 9\]"):
+        run(config, tmp_path / "w")
+
+
+def test_a_checkpoint_is_evaluated_measured_and_trained_on(finished, tmp_path, capsys):
+    workdir, result, _ = finished
+    checkpoint = str(workdir / "checkpoints" / "final_searched_1")
+    config = small_config(init_from=checkpoint, mode="evaluate")
+    found = run(config, tmp_path)
+    scores = result["searched"]["seeds"][1]
+    assert found["channels"] == result["searched"]["channels"]
+    assert [found[k] for k in ("top1", "loss")] == pytest.approx(
+        [scores[k] for k in ("top1", "loss")], rel=1e-4
+    )
+    assert f"top-1 {100 * scores['top1']:.2f}%" in capsys.readouterr().out
+
+    measured = run(small_config(init_from=checkpoint, mode="furs"), tmp_path)
+    assert len(measured["furs"]) == 6
+    assert measured["draws"] == OPTIONS["furs.draws"]
+    names = load_network_names(capsys.readouterr().out)
+    order = np.argsort(-np.array(measured["furs"]))
+    assert names == [
+        initial_network(small_config(), load_dataset("digits"))[0].site_names[i] for i in order
+    ]
+
+    # Fine-tuned for no more than a step's worth of learning rate, it stays what it was.
+    config = small_config(
+        **{"init_from": checkpoint, "mode": "train", "final.seeds": 1, "final.train.epochs": 1,
+           "final.train.learning_rate": 1e-9, "final.train.end_learning_rate": 0.0,
+           "final.train.dropout": 0.0}
+    )  # fmt: skip
+    tuned = run(config, tmp_path / "tuned")["trained"]
+    assert tuned["channels"] == result["searched"]["channels"]
+    assert tuned["seeds"][0]["top1"] == pytest.approx(scores["top1"], abs=0.05)
+
+
+def load_network_names(table):
+    rows = [line.split() for line in table.splitlines()]
+    return [row[0] for row in rows if row and row[0].startswith("stage")]
+
+
+def test_a_vector_is_taken_from_another_run_s_result(finished, tmp_path):
+    workdir, result, _ = finished
+    config = small_config(channels_from=str(workdir / "result.json"))
+    net, budget = initial_network(config, load_dataset("digits"))
+    assert list(start_vector(config, net, budget)) == result["searched"]["channels"]
+    config.channels = net.channels
+    with pytest.raises(ConfigError, match="not both"):
+        start_vector(config, net, budget)
+    config.channels, config.channels_from = None, str(workdir / "metrics.jsonl")
+    with pytest.raises(ConfigError, match="is no run's result.json"):
+        start_vector(config, net, budget)
+    config.channels_from, config.init_from = None, str(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="there is no such folder"):
+        start_vector(config, net, budget)
+
+
+def test_describe_of_a_missing_folder_shows_no_other_table(tmp_path):
+    config = small_config(mode="describe")
+    config.data.name = f"folder:{tmp_path}/nowhere"
+    with pytest.raises(DataError, match="nowhere should have the folders train and val"):
+        run(config, None)
+
+
+def test_describe_needs_neither_data_nor_folder(tmp_path, capsys):
+    config = small_config(mode="describe")
+    config.data.name = f"idx:{tmp_path}"
+    run(config, None)
+    printed = capsys.readouterr()
+    assert "for its usual images: 32x32x3" in printed.out
+    assert f"this is the table of other images: {tmp_path}/train-images" in printed.err
+    config.width_multiplier, config.flops_budget = 1.0, 1e6
+    run(config, None)
+    (total,) = (x for x in capsys.readouterr().out.splitlines() if x.startswith("total"))
+    assert 0.999e6 <= int(total.split()[1].replace(",", "")) <= 1e6
+    run(small_config(mode="describe"), None)
+    assert "brings" not in capsys.readouterr().out
+    run(small_config(mode="describe", channels=(5,)), None)
+    output = capsys.readouterr().out
+    start = output.partition("to its budget: ")[2].partition(",")[0].split()
+    assert len(start) == 6
+    assert sum(map(int, start)) > 6 * 5
+    assert "stage3_block1_conv2" in output
+    assert "8x8x1" in output
+    with pytest.raises(ConfigError, match="mode='dream' must be one of search, train"):
+        run(small_config(mode="dream"), None)
+    with pytest.raises(ConfigError, match="give the run's folder"):
+        run(small_config(), None)

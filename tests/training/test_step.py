@@ -1,0 +1,133 @@
+"""The steps: one device against eight, dropout's statistics, augmentation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from furs_jax.data import Dataset, Split
+from furs_jax.errors import ConfigError
+from furs_jax.gates import dropout_gates, sample_noise
+from furs_jax.training.recipe import Recipe
+from furs_jax.training.step import check_batch_size, correct, data_parallel, make_eval_step, shard
+from furs_jax.training.train import Task, make_evaluator, make_trainer
+from tests.conftest import tiny_densenet, tiny_mbconv, tiny_network
+
+RECIPE = Recipe(
+    epochs=2, batch_size=16, learning_rate=0.1, end_learning_rate=0.001, warmup_epochs=0.0,
+    momentum=0.9, nesterov=False, weight_decay=1e-4, label_smoothing=0.1, dropout=0.2,
+    dropout_by_epoch=False, dropout_by_depth=True, crop_margin=1, flip=True,
+)  # fmt: skip
+
+
+def random_split(count: int, seed: int = 0) -> Split:
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (count, 8, 8, 1)).astype(np.uint8)
+    return Split(images, rng.integers(0, 10, count).astype(np.int32))
+
+
+def random_task(net, devices: int) -> Task:
+    split = random_split(48)
+    dataset = Dataset("noise", split, split, split, 10, (0.5,), (0.25,))
+    return Task(net, dataset, tuple(jax.devices()[:devices]), "float32", 16)
+
+
+@pytest.mark.parametrize("build", [tiny_network, tiny_mbconv, tiny_densenet])
+def test_training_does_not_depend_on_the_number_of_devices(build):
+    tiny = build()
+    states = []
+    for devices in (1, 8):
+        task = random_task(tiny, devices)
+        trainer = make_trainer(task, tiny.channels, RECIPE, task.dataset.train)
+        state = trainer.init(3)
+        for step in range(3):
+            split = random_split(16, step)
+            batch = {"image": split.images, "label": split.labels}
+            state, metrics = trainer.step(state, shard(batch, devices))
+        states.append((state.params, state.batch_stats, metrics))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5), *states)
+
+
+def test_evaluation_counts_every_image_once_on_any_number_of_devices(tiny):
+    split = random_split(45)
+    module = tiny.module(tiny.channels)
+    variables = module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
+    images = (jnp.asarray(split.images, jnp.float32) / 255 - 0.5) / 0.25
+    logits = np.asarray(module.apply(variables, images))
+    order = np.argsort(-logits, axis=1)
+    log_softmax = np.asarray(jax.nn.log_softmax(logits))
+    expected = {
+        "loss": -np.mean(log_softmax[np.arange(45), split.labels]),
+        "top1": np.mean(order[:, 0] == split.labels),
+        "top5": np.mean(np.any(order[:, :5] == split.labels[:, None], axis=1)),
+    }
+    for devices in (1, 8):
+        scores = make_evaluator(random_task(tiny, devices), tiny.channels)(variables, split)
+        assert scores == pytest.approx(expected, rel=1e-5)
+
+
+def _slowly_correct(logits, label, most):
+    if np.any(np.isnan(logits)) or label not in range(len(logits)):
+        return 0.0
+    order = sorted(range(len(logits)), key=lambda place: (-logits[place], place))
+    return float(label in order[:most])
+
+
+@pytest.mark.parametrize("classes", [2, 4, 5, 12])
+def test_top_k_counts_ties_as_argmax_does_and_nan_never(classes):
+    rng = np.random.default_rng(classes)
+    logits = rng.integers(-2, 3, (400, classes)).astype(np.float32)  # ties everywhere
+    logits[rng.random(logits.shape) < 0.02] = -np.inf
+    logits[rng.random(logits.shape) < 0.02] = np.nan
+    labels = rng.integers(-2, classes + 2, 400).astype(np.int32)  # also labels of no class
+    for most in (1, 5):
+        expected = [
+            _slowly_correct(row, label, most) for row, label in zip(logits, labels, strict=True)
+        ]
+        np.testing.assert_array_equal(correct(logits, labels, most), expected)
+    sound = ~np.isnan(logits).any(axis=1)
+    is_best = np.argmax(logits, axis=1) == labels
+    np.testing.assert_array_equal(correct(logits, labels)[sound], is_best[sound])
+
+
+@pytest.mark.parametrize(("value", "top1", "top5"), [(0.0, 0.01, 0.05), (np.nan, 0.0, 0.0)])
+def test_equal_logits_are_right_by_chance_and_nan_never(value, top1, top5):
+    def apply(variables, images, gates):
+        return jnp.full((images.shape[0], 100), value)
+
+    step = data_parallel(make_eval_step(apply), jax.devices()[:1])
+    batch = {
+        "image": np.zeros((1, 200, 1, 1, 1), np.float32),
+        "label": np.arange(200, dtype=np.int32)[None] % 100,
+        "weight": np.ones((1, 200), np.float32),
+    }
+    sums = step({}, batch)
+    assert float(sums["top1"]) / 200 == pytest.approx(top1)
+    assert float(sums["top5"]) / 200 == pytest.approx(top5)
+
+
+@pytest.mark.parametrize("noise", ["bernoulli", "gaussian"])
+def test_dropout_gates_have_mean_one_and_the_stated_variance(noise):
+    rates = np.array([0.0, 0.1, 0.5], np.float32)
+    keys = jax.random.split(jax.random.key(0), 4000)
+    sample = sample_noise(keys, (3, 4, 5))
+    gates = dropout_gates(sample, rates, (3, 4, 5), noise)
+    assert [g.shape for g in gates] == [(4000, 1, 1, c) for c in (3, 4, 5)]
+    np.testing.assert_array_equal(gates[0], np.ones((4000, 1, 1, 3)))
+    for gate, rate in zip(gates, rates, strict=True):
+        assert float(jnp.mean(gate)) == pytest.approx(1.0, abs=0.03)
+        assert float(jnp.var(gate)) == pytest.approx(rate / (1 - rate), abs=0.03)
+
+
+def test_an_image_s_noise_does_not_depend_on_its_batch():
+    keys = jax.random.split(jax.random.key(0), 8)
+    whole = sample_noise(keys, (3, 4))
+    np.testing.assert_array_equal(whole[2:4], sample_noise(keys[2:4], (3, 4)))
+
+
+def test_batch_sizes_that_do_not_divide_are_refused_with_a_choice():
+    check_batch_size("train.batch_size", 128, 8)
+    with pytest.raises(ConfigError, match="train.batch_size=100 .* 8 devices; give 96 or 104"):
+        check_batch_size("train.batch_size", 100, 8)
+    with pytest.raises(ConfigError, match="give 8"):
+        check_batch_size("train.batch_size", 5, 8)

@@ -1,0 +1,431 @@
+"""Training: resumed against never stopped, what a checkpoint holds, a loss that isn't finite."""
+
+import dataclasses
+import gc
+import json
+import logging
+import pathlib
+import re
+import resource
+import shutil
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from furs_jax.data import evaluation_batches
+from furs_jax.errors import ConfigError, DamagedError, DivergedError, StoppedError, WorkdirError
+from furs_jax.furs.estimate import estimate_furs
+from furs_jax.machine.devices import set_up
+from furs_jax.machine.stop import Stop
+from furs_jax.training.checkpoint import Checkpoints
+from furs_jax.training.recipe import dropout_schedule, make_optimizer
+from furs_jax.training.train import make_evaluator, make_trainer, train
+from tests.training.test_step import RECIPE, random_task
+
+
+@pytest.fixture
+def trainer(tiny):
+    task = random_task(tiny, 2)
+    recipe = dataclasses.replace(RECIPE, epochs=4)
+    return make_trainer(task, tiny.channels, recipe, task.dataset.train)
+
+
+class StopError(Exception):
+    """Stands for a kill between two epochs."""
+
+
+def test_a_stopped_training_ends_as_one_never_stopped(trainer, tmp_path):
+    whole, record = train(trainer, seed=5)
+    epochs = []
+
+    def stop_at(epoch):
+        def on_epoch(record):
+            epochs.append(record["epoch"])
+            if record["epoch"] == epoch:
+                raise StopError
+
+        return on_epoch
+
+    for epoch in (1, 3, 3, 4):  # the epoch that was stopped had not been saved
+        with pytest.raises(StopError):
+            train(trainer, 5, tmp_path / "c", on_epoch=stop_at(epoch))
+    resumed, last = train(trainer, 5, tmp_path / "c", on_epoch=stop_at(None))
+    assert epochs == [1, 1, 2, 3, 3, 3, 4, 4]
+    epochs.clear()
+    for step in (1, 2, 4, 6, 11):  # asked for after these steps, of three in an epoch
+        stop = Stop()
+
+        def ask(done, stop=stop, step=step):
+            stop.signal = signal.SIGTERM if done == step else stop.signal
+
+        with pytest.raises(StoppedError, match=f"saved after step {step}") as error:
+            train(trainer, 5, tmp_path / "d", 1e9, stop_at(None), ask, stop=stop)
+        assert error.value.status == 143
+    resumed_within, at_end = train(trainer, 5, tmp_path / "d", 1e9, stop_at(None))
+    assert epochs == [1, 2, 3, 4]
+    jax.tree.map(np.testing.assert_array_equal, whole, resumed)
+    again, stored = train(trainer, 5, tmp_path / "c", on_epoch=stop_at(1))
+    jax.tree.map(np.testing.assert_array_equal, whole, again)
+    jax.tree.map(np.testing.assert_array_equal, whole, resumed_within)
+    for found in (last, stored, at_end):
+        assert {**found, "seconds": 0} == {**record, "seconds": 0}
+
+
+def test_a_signal_before_the_first_step_is_done_saves_nothing_and_does_not_wait(trainer, tmp_path):
+    for last, message in ((1, "nothing but the work in progress is lost"), (2, "after step 2")):
+        stop, done = Stop(), []
+
+        def step(state, batch, stop=stop, done=done, last=last):
+            done.append(1)
+            if len(done) == last:
+                stop._handle(signal.SIGTERM, None)
+            return trainer.step(state, batch)
+
+        folder = tmp_path / str(last)
+        with pytest.raises(StoppedError, match=message):
+            train(trainer._replace(step=step), 0, folder, stop=stop)
+        assert len(done) == last
+        with Checkpoints(folder) as checkpoints:
+            assert (checkpoints.record() is None) == (last == 1)
+
+
+def test_seeds_matter_and_repeat(trainer):
+    first, again, other = (train(trainer, seed=s)[0] for s in (1, 1, 2))
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    kernel = [v["params"]["head"]["kernel"] for v in (first, other)]
+    assert not np.allclose(*kernel)
+
+
+def test_checkpoints_hold_the_state_at_the_time_of_saving(trainer, tmp_path):
+    # The state's buffers are donated to the next step while the save goes on.
+    state = trainer.init(0)
+    batch = {k: v[:16].reshape(2, 8, *v.shape[1:]) for k, v in _split(trainer).items()}
+    for _step in range(3):
+        state, _ = trainer.step(state, batch)
+    expected = jax.tree.map(np.array, state)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state, {"epoch": 1})
+        for _ in range(5):
+            state, _ = trainer.step(state, batch)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.record() == {"epoch": 1}
+        found = checkpoints.restore(trainer.abstract())
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def _split(trainer):
+    return {"image": trainer.split.images, "label": trainer.split.labels}
+
+
+def test_another_network_s_checkpoint_is_refused(trainer, tiny, tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, trainer.init(0), {"epoch": 1})
+    wider = make_trainer(trainer.task, (4, 5, 6, 9), RECIPE, trainer.split)
+    with (
+        Checkpoints(tmp_path) as checkpoints,
+        pytest.raises(
+            WorkdirError, match="is not of this network.*float32.*8, 10.* for .*float32.*9, 10"
+        ),
+    ):
+        checkpoints.restore(wider.abstract())
+    half = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, np.float16), trainer.abstract())
+    with (
+        Checkpoints(tmp_path) as checkpoints,
+        pytest.raises(WorkdirError, match="float32.* for .*float16"),
+    ):
+        checkpoints.restore(half)
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tiny, tmp_path):
+    task = random_task(tiny, 1)
+    healthy = make_trainer(task, tiny.channels, RECIPE, task.dataset.train)
+    train(healthy, 0, tmp_path)
+    longer = dataclasses.replace(RECIPE, epochs=4, learning_rate=1e30)
+    broken = make_trainer(task, tiny.channels, longer, task.dataset.train)
+    with pytest.raises(DivergedError, match="epoch 3, step (7|8|9).*lower the learning rate"):
+        train(broken, 0, tmp_path)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.record()["epoch"] == 2
+
+
+def test_bfloat16_computes_and_float32_remembers(tiny):
+    task = random_task(tiny, 2)._replace(dtype="bfloat16")
+    images = task.dataset.search.images
+    losses = {}
+    with jax.numpy_dtype_promotion("standard"):  # flax mixes both in BatchNorm
+        for dtype, short in (("bfloat16", "bf16"), ("float32", "f32")):
+            made = make_trainer(
+                task._replace(dtype=dtype), tiny.channels, RECIPE, task.dataset.train
+            )
+            variables, record = train(made, seed=5)
+            losses[dtype] = record["loss"]
+            assert {str(x.dtype) for x in jax.tree.leaves(variables)} == {"float32"}
+            module = tiny.module(tiny.channels, dtype=dtype)
+            text = str(jax.make_jaxpr(module.apply)(variables, task.preprocess(images)))
+            found = re.findall(r":(\w+)\[[\d,]*\] = conv_general_dilated", text)
+            assert set(found) == {short}
+            batches = evaluation_batches(task.dataset.search, 16)
+            found = estimate_furs(
+                tiny, tiny.channels, variables, batches, preprocess=task.preprocess, dtype=dtype
+            )
+            assert np.all(np.isfinite(found.furs))
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.03)
+    assert losses["bfloat16"] != losses["float32"]
+
+
+def test_schedules():
+    recipe = dataclasses.replace(
+        RECIPE, epochs=10, warmup_epochs=2.0, dropout=0.1, dropout_by_epoch=True
+    )
+    optimizer = make_optimizer(recipe, epoch_steps=5)
+    # With constant gradients and no momentum the update is minus the learning rate.
+    plain = make_optimizer(dataclasses.replace(recipe, momentum=0.0, weight_decay=0.0), 5)
+    state, rates = plain.init(np.float32(0)), []
+    for _ in range(51):
+        update, state = plain.update(np.float32(1), state, np.float32(0))
+        rates.append(-float(update))
+    np.testing.assert_allclose(rates[:10], np.arange(10) / 10 * 0.1, atol=1e-7)
+    assert rates[10] == pytest.approx(0.1)
+    assert rates[30] == pytest.approx((0.1 + 0.001) / 2)
+    assert rates[50] == pytest.approx(0.001)
+    # Momentum as in PyTorch: v = 0.9 v + (g + wd w).
+    state = optimizer.init(np.float32(2))
+    for _ in range(2):
+        update, state = optimizer.update(np.float32(1), state, np.float32(2))
+    assert float(update) == pytest.approx(-0.01 * 1.9 * (1 + 2e-4), rel=1e-5)
+    schedule = dropout_schedule(recipe, epoch_steps=5, sites=4)
+    np.testing.assert_allclose(schedule(np.int32(0)), np.zeros(4))
+    np.testing.assert_allclose(schedule(np.int32(25)), 0.05 * np.arange(1, 5) / 4, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 0}, "train.epochs=0"),
+        ({"batch_size": 64}, "more than the 48 training images"),
+        ({"dropout": 1.0}, "train.dropout"),
+        ({"learning_rate": 0.0}, "train.learning_rate"),
+        ({"warmup_epochs": 2.0}, "warmup_epochs"),
+        ({"momentum": 1.5}, "train.momentum=1.5"),
+        ({"crop_margin": 8}, "crop_margin=8 must be below the images' 8 pixels"),
+        ({"epochs": 1_000_000, "batch_size": 1}, "are 48,000,000 steps, more than 40,000,000"),
+    ],
+)
+def test_bad_recipes_are_refused(tiny, change, message, monkeypatch):
+    monkeypatch.setattr("furs_jax.training.recipe._MOST_STEPS", 40_000_000)
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(RECIPE, **change).check("train", random_task(tiny, 1).dataset.train)
+
+
+def test_loggers_of_others_stay_as_they_were(tmp_path, caplog):
+    names = ("absl", "asyncio", "jax._src.compiler")
+    loggers = [logging.getLogger(name) for name in names]
+
+    def state():
+        return [(logger.level, logger.disabled, list(logger.filters)) for logger in loggers]
+
+    before = state()
+    set_up()
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, {"x": np.zeros(3)}, {"step": 1})
+        for logger in loggers:
+            logger.error("mine")
+    assert [record.getMessage() for record in caplog.records] == ["mine"] * len(names)
+    assert state() == before
+
+
+@pytest.mark.parametrize("leave_at_once", [True, False])
+def test_what_can_not_be_written_is_one_error_and_the_last_checkpoint_stays(
+    tmp_path, leave_at_once, capfd, caplog
+):
+    state = {name: np.arange(200_000, dtype=np.float32) for name in "xyz"}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state, {"step": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def save() -> None:
+        with Checkpoints(tmp_path) as checkpoints:
+            checkpoints.save(2, {k: x[::-1] ** 1.5 for k, x in state.items()}, {"step": 2})
+            if not leave_at_once:
+                checkpoints.save(3, state, {"step": 3})
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # as if the disk were full
+    try:
+        with pytest.raises(WorkdirError, match="can't be written: .*same command goes on"):
+            save()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    gc.collect()  # of what has failed; asyncio reports it then
+    assert "Traceback" not in capfd.readouterr().err
+    assert [record.getMessage() for record in caplog.records] == []
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.record() == {"step": 1}
+        checkpoints.save(2, state, {"step": 2})
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.record() == {"step": 2}
+
+
+STATE = {name: np.arange(3000, dtype=np.float32).reshape(30, 100) / 7 for name in "ab"}
+ABSTRACT = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), STATE)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A folder with checkpoints of steps 1 and 2."""
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, {key: step * x for key, x in STATE.items()}, {"step": step})
+    return tmp_path
+
+
+def read(folder):
+    with Checkpoints(folder, read_only=True) as checkpoints:
+        return checkpoints.record(), checkpoints.restore(ABSTRACT)
+
+
+def files(folder):
+    return {str(p): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_a_flipped_bit_of_an_array_is_named_and_the_checkpoint_before_offered(saved):
+    data = max((saved / "2/state").rglob("d/*"), key=lambda path: path.stat().st_size)
+    whole, used = data.read_bytes(), 0
+    for place in np.linspace(0, len(whole) - 1, 12, dtype=int):
+        changed = bytearray(whole)
+        changed[place] ^= 4
+        data.write_bytes(changed)
+        try:
+            _, state = read(saved)
+            np.testing.assert_array_equal(state["a"], 2 * STATE["a"])
+            used += 1
+        except DamagedError as error:
+            message = str(error)
+    assert used < 6
+    assert re.fullmatch(
+        f"checkpoint {saved}/2 is damaged: .*. Delete this folder: then the one before it, of "
+        "step 1, is taken",
+        message,
+    )
+    shutil.rmtree(saved / "2")
+    record, state = read(saved)
+    assert record == {"step": 1}
+    np.testing.assert_array_equal(state["b"], STATE["b"])
+
+
+def test_arrays_are_compared_with_their_digests(saved, monkeypatch):
+    """Where nothing between the disk and the array notices."""
+    restore = Checkpoints._state
+
+    def flipped(*arguments):
+        state = {key: np.array(x) for key, x in restore(*arguments).items()}
+        state["b"].view(np.uint32)[3, 5] ^= 1
+        return state
+
+    monkeypatch.setattr(Checkpoints, "_state", flipped)
+    with pytest.raises(DamagedError, match=r"2 is damaged: \['b'\] float32.* not as it was saved"):
+        read(saved)
+
+
+@pytest.mark.parametrize("damage", ["removed", "emptied", "cut", "overwritten", "a folder"])
+def test_a_damaged_file_of_a_checkpoint_is_one_line(saved, damage, capfd, caplog):
+    whole = files(saved / "2")
+    for name, content in whole.items():
+        path = pathlib.Path(name)
+        path.unlink()
+        if damage == "a folder":
+            path.mkdir()
+        elif damage != "removed":
+            kept = {"emptied": b"", "cut": content[: len(content) // 2]}
+            path.write_bytes(kept.get(damage, b"{damaged\n" + content[9:]))
+        try:
+            _, state = read(saved)
+            np.testing.assert_array_equal(state["a"], 2 * STATE["a"])
+        except DamagedError as error:
+            line = str(error)
+            assert line.startswith(f"checkpoint {saved}/2 is damaged: ")
+            assert "\n" not in line
+        if path.is_dir():
+            path.rmdir()
+        path.write_bytes(content)
+    gc.collect()  # what Orbax left to be reported
+    assert capfd.readouterr().err == ""
+    assert [record.getMessage() for record in caplog.records] == []
+
+
+def test_a_reader_changes_nothing(saved):
+    save = saved / "3.orbax-checkpoint-tmp"  # of a process that is writing
+    save.mkdir()
+    (save / "part").write_text("half of the state")
+    before = files(saved)
+    assert read(saved)[0] == {"step": 2}
+    assert files(saved) == before
+    with Checkpoints(saved / "nowhere", read_only=True) as checkpoints:
+        assert checkpoints.record() is None
+    assert not (saved / "nowhere").exists()
+
+
+def test_a_reader_goes_on_with_the_newer_one_when_its_own_is_removed(saved, monkeypatch):
+    read_json, seen = Checkpoints._json, []
+
+    def remove_then_read(self, step):
+        seen.append(step)
+        if step == 2:
+            (saved / "2").rename(saved / "3")  # stands for a save of the next step
+        return read_json(self, step)
+
+    monkeypatch.setattr(Checkpoints, "_json", remove_then_read)
+    with Checkpoints(saved, read_only=True) as checkpoints:
+        assert checkpoints.record() == {"step": 2}
+    assert seen == [2, 3]
+
+
+def test_the_last_two_are_kept(saved):
+    with Checkpoints(saved) as checkpoints:
+        checkpoints.save(3, STATE, {"step": 3})
+    assert sorted(path.name for path in saved.iterdir()) == ["2", "3"]
+
+
+def test_checkpoints_of_versions_before_digests_are_read(saved):
+    path = saved / "2/json/metadata"
+    content = json.loads(path.read_text())
+    del content["digests"], content["crc32"]
+    path.write_text(json.dumps(content))
+    record, state = read(saved)
+    assert record == {"step": 2}
+    np.testing.assert_array_equal(state["a"], 2 * STATE["a"])
+
+
+def test_weights_that_overflow_in_the_last_step_are_not_saved(trainer, tmp_path):
+    """The loss of a step is finite though its update is not."""
+    state = jax.tree.map(np.asarray, trainer.init(0))
+
+    def step(state, batch):
+        last = int(state.step) == 11
+        params = jax.tree.map(lambda x: np.where(last, np.inf, x), state.params)
+        metrics = {"loss": np.float32(1), "accuracy": np.float32(0)}
+        return state.replace(step=state.step + 1, params=params), metrics
+
+    broken = trainer._replace(init=lambda seed: state, step=step)
+    epochs = []
+    with pytest.raises(DivergedError, match=r"params.*is not finite after step 12; lower the"):
+        train(broken, 0, tmp_path, on_epoch=lambda record: epochs.append(record["epoch"]))
+    assert epochs == [1, 2, 3]
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.record()["epoch"] == 3
+
+
+def test_an_evaluation_that_is_not_finite_is_no_result(tiny, monkeypatch):
+    sums = {"loss": float("nan"), "top1": 1.0, "top5": 1.0, "count": 16.0}
+    monkeypatch.setattr("furs_jax.training.train.data_parallel", lambda *_: lambda *_: sums)
+    task = random_task(tiny, 1)
+    with pytest.raises(DivergedError, match="loss on 48 images is nan.*lower learning rate"):
+        make_evaluator(task, tiny.channels)({}, task.dataset.test)
+
+
+def test_a_checkpoint_of_another_training_is_refused(trainer, tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(99, trainer.init(0), {"epoch": 33, "step": 99, "seconds": 1.0})
+    with pytest.raises(WorkdirError, match="not of this training; delete the folder"):
+        train(trainer, 0, tmp_path)
