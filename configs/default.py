@@ -149,6 +149,10 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     # "search", "train" (the given widths, by config.final), "evaluate" (the test split), "furs" (as
     # measured in a search) or "describe" (the table of layers, without the data).
     config.mode = "search"
+    # How the widths are found: a file in furs_jax/methods, or your own, "my_module:MyMethod".
+    config.method = "network_adjustment"
+    # What the budget is counted in, and utilised: a file in furs_jax/costs, or your own.
+    config.cost = "macs"
     config.seed = 0  # of everything but the data's splits
     config.network = "resnet8_cifar"
     # Of the stem and all sites. What a config file sets is for the networks of this package: one of

@@ -13,8 +13,10 @@ from typing import Any
 import ml_collections
 from absl import app, flags, logging
 
-from furs_jax import options, paths
+from furs_jax import paths
 from furs_jax.errors import ConfigError, FursError, StoppedError
+from furs_jax.options import parse as options
+from furs_jax.options.schema import OPTIONS
 
 flags.DEFINE_string(
     "config",
@@ -108,7 +110,7 @@ def split_overrides(
         option, text = match["option"], match["text"]
         if match["no"] or (text is None and options.is_switch(option)):
             text = "False" if match["no"] else "True"
-        elif text is None and option in options.OPTIONS:
+        elif text is None and option in OPTIONS:
             if not pending:
                 raise ConfigError(f"{argument} needs a value, as in {argument}=VALUE")
             text = pending.pop(0)
@@ -184,7 +186,7 @@ def one_line(error: BaseException) -> str:
 
 def _unknown_flag(name: str, values: flags.FlagValues) -> str:
     """Says that there is no such flag, and which flag or option may be meant."""
-    known = [*values, *(f"config.{option}" for option in options.OPTIONS)]
+    known = [*values, *(f"config.{option}" for option in OPTIONS)]
     near = options.nearest(name, known)
     hint = f"did you mean {' or '.join(f'--{n}' for n in near)}?" if near else "--help lists them"
     return f"there is no option --{name}; {hint}"

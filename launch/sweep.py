@@ -38,7 +38,8 @@ sys.path.insert(0, str(ROOT))  # configs and furs_jax, as python -m has it in th
 
 from furs_jax import cli, paths  # noqa: E402
 from furs_jax.errors import ConfigError, FursError, WorkdirBusyError  # noqa: E402
-from furs_jax.options import OPTIONS, flat, is_path, nearest  # noqa: E402
+from furs_jax.options.parse import flat, nearest  # noqa: E402
+from furs_jax.options.schema import OPTIONS, path_kind  # noqa: E402
 from furs_jax.run.folder import Workdir  # noqa: E402
 
 POLL_SECONDS = 2.0
@@ -171,7 +172,7 @@ def plan(options: argparse.Namespace) -> list[Setting]:
                 same = name if name == other.name else f"{other.name} and {name}"
                 raise ConfigError(f"two settings of the sweep are the same: {same}")
         values = dict(flat(config))
-        texts = {key: values[key] if is_path(key) else text for key, text in overrides.items()}
+        texts = {key: values[key] if path_kind(key) else text for key, text in overrides.items()}
         folder = workdir / name
         arguments = (
             f"--config={config_file}",

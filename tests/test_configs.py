@@ -9,7 +9,7 @@ from configs import cifar100, default, digits, fashion, imagenet, r18, r20_cifar
 from furs_jax.furs.estimate import Estimator
 from furs_jax.jobs.prepare import estimator_of
 from furs_jax.networks import get_network
-from furs_jax.options import flat
+from furs_jax.options.parse import flat
 
 # MMACs: Chen et al., CVPR 2020; of the last two, what the files say.
 PUBLISHED = {

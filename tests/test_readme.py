@@ -15,9 +15,10 @@ import jax.numpy as jnp
 import pytest
 
 import furs_jax
-from furs_jax import cli, options
+from furs_jax import cli
 from furs_jax.bench.__main__ import BENCHMARKS
 from furs_jax.networks.resources import traced_macs
+from furs_jax.options.schema import OPTIONS
 from tests import ROOT
 from tests.conftest import random_variables
 
@@ -63,7 +64,7 @@ def test_every_command_s_options_exist(command):
         for row in ("plain14_14px", "resnet14_14px") if file.endswith(":ROW") else (None,):
             cli.load(file.replace("ROW", row) if row else file, overrides)
     _, swept = cli.split_overrides([w for w in words if w.startswith("--sweep.")], "sweep")
-    assert set(swept) <= set(options.OPTIONS)
+    assert set(swept) <= set(OPTIONS)
 
 
 def _rows():
@@ -104,7 +105,7 @@ def test_every_file_module_extra_and_name_exists():
                 importlib.import_module(module), attribute
             )
         else:
-            assert option in options.OPTIONS, option
+            assert option in OPTIONS, option
 
 
 def _own_network_blocks():

@@ -20,7 +20,7 @@ from furs_jax.furs.steps import draw_noise, make_dropout_step, make_fisher_step
 from furs_jax.gates import dropout_gates
 from furs_jax.jobs.prepare import estimator_of, prepare, recipe_of
 from furs_jax.networks.resources import marginal_macs
-from furs_jax.options import AUTO
+from furs_jax.options.schema import AUTO
 from furs_jax.run.folder import write_json
 from furs_jax.run.tables import format_table
 from furs_jax.training.step import Apply, data_parallel, make_eval_step, shard

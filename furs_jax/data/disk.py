@@ -16,7 +16,7 @@ from furs_jax.data.batches import Batch, Read, Split
 from furs_jax.data.depth import UnsupportedError
 from furs_jax.errors import DataError, MissingExtraError
 from furs_jax.machine.cores import usable_cores
-from furs_jax.options import check_option
+from furs_jax.options.schema import check_option
 
 # Images that a thread reads at a time: few, so that a batch is shared out evenly over threads; more
 # than one, so that Grain's own work per element doesn't count.

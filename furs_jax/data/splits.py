@@ -10,7 +10,7 @@ from furs_jax.data.holdout import stratified
 from furs_jax.data.notes import say
 from furs_jax.data.sources import Images, load_images
 from furs_jax.errors import ConfigError, DataError
-from furs_jax.options import check_option
+from furs_jax.options.schema import check_option
 
 # Of images on disk: the usual figures of ImageNet's red, green and blue, of 1.
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

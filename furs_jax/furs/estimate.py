@@ -29,7 +29,7 @@ from furs_jax.furs.steps import (
 from furs_jax.machine import hosts
 from furs_jax.networks import Network
 from furs_jax.networks.resources import marginal_macs, peak_bytes
-from furs_jax.options import AUTO, MAX_RATE, METRICS, check_option
+from furs_jax.options.schema import AUTO, MAX_RATE, METRICS, check_option
 from furs_jax.training.step import Batch, Variables, data_parallel, shard
 from furs_jax.widths.reallocate import choose_sites
 

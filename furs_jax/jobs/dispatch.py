@@ -19,7 +19,7 @@ from furs_jax.jobs.prepare import Prepared, given_channels, initial_network, pre
 from furs_jax.jobs.search import run_in_folder, search
 from furs_jax.machine import hosts
 from furs_jax.machine.stop import Stop
-from furs_jax.options import AUTO, OPTIONS
+from furs_jax.options.schema import AUTO, OPTIONS
 from furs_jax.run.folder import write_json
 from furs_jax.run.phases import Record, Run
 from furs_jax.run.statistics import Interval

@@ -15,10 +15,12 @@ from furs_jax.furs.estimate import Estimator
 from furs_jax.machine import hosts
 from furs_jax.machine.devices import resolve_dtype, set_up
 from furs_jax.networks import Network, get_network
-from furs_jax.options import FRESH, MAX_WIDTH, Widths, check
+from furs_jax.options.kinds import Widths
+from furs_jax.options.parse import check
+from furs_jax.options.schema import FRESH, MAX_WIDTH
 from furs_jax.run.folder import unseal
 from furs_jax.training.distill import ORIGINAL, load_channels, load_network
-from furs_jax.training.recipe import Recipe
+from furs_jax.training.recipe import Recipe, check_recipe
 from furs_jax.training.step import check_batch_size
 from furs_jax.training.train import Task
 from furs_jax.widths.inherit import free_axes
@@ -61,11 +63,11 @@ def prepare(config: ml_collections.ConfigDict) -> Prepared:
         load_network(config.kd.teacher, teacher, "kd.teacher", config.data.name)
     for option, size in batch_sizes.items():
         check_batch_size(option, size, len(devices))
-    recipe_of(config.train).check("train", dataset.train)
+    check_recipe(recipe_of(config.train), "train", dataset.train)
     if config.search.warm_start:
-        warm_recipe(config).check("search.warm", dataset.train)
+        check_recipe(warm_recipe(config), "search.warm", dataset.train)
         free_axes(net)  # refuses networks that can't inherit
-    recipe_of(config.final.train).check("final.train", final_split(config, dataset))
+    check_recipe(recipe_of(config.final.train), "final.train", final_split(config, dataset))
     images = len(dataset.search.labels)
     if config.mode in ("search", "furs") and min(images, config.furs.images or images) < 2:
         raise ConfigError(

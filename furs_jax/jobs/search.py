@@ -16,7 +16,7 @@ from furs_jax.machine.programs import compile_clock
 from furs_jax.machine.stop import Stop
 from furs_jax.methods.network_adjustment import check_rounds, is_complete, run_rounds
 from furs_jax.networks.recorded import record_network
-from furs_jax.options import resolve_paths
+from furs_jax.options.parse import resolve_paths
 from furs_jax.run.console import Console
 from furs_jax.run.folder import AGAIN, Workdir, damaged, write_json
 from furs_jax.run.phases import Record, Run

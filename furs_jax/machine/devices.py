@@ -9,7 +9,7 @@ import jax
 from furs_jax.errors import ConfigError
 from furs_jax.machine.cores import usable_cores
 from furs_jax.machine.program_cache import cache_folder, remove_damaged
-from furs_jax.options import check_option
+from furs_jax.options.schema import check_option
 
 
 def set_up(cpu_devices: int = 0, batch_sizes: Sequence[int] = ()) -> tuple[jax.Device, ...]:

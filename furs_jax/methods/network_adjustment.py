@@ -14,7 +14,7 @@ from furs_jax.jobs.prepare import first_recipe, recipe_of, warm_recipe
 from furs_jax.machine import hosts
 from furs_jax.machine.programs import release_programs
 from furs_jax.networks import Network
-from furs_jax.options import AUTO
+from furs_jax.options.schema import AUTO
 from furs_jax.run.lines import PER_SITE
 from furs_jax.run.phases import Record, Run, derived_seed, from_weights, is_trained, train_phase
 from furs_jax.training.checkpoint import Checkpoints

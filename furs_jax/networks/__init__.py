@@ -13,7 +13,7 @@ from furs_jax.networks.families.pyramidnet import pyramidnet
 from furs_jax.networks.families.resnet import cifar_resnet, imagenet_resnet
 from furs_jax.networks.network import Network
 from furs_jax.networks.traced import user_module
-from furs_jax.options import check_option
+from furs_jax.options.schema import check_option
 
 _CIFAR, _IMAGENET = (32, 32, 3), (224, 224, 3)
 

@@ -15,9 +15,10 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-from furs_jax import options, paths
+from furs_jax import paths
 from furs_jax.errors import DamagedError, DivergedError, WorkdirBusyError, WorkdirError
 from furs_jax.machine import hosts
+from furs_jax.options.schema import path_kind
 from furs_jax.run import lines
 
 Record = dict[str, Any]
@@ -411,7 +412,7 @@ def _differences(stored: Any, given: Any, prefix: str = "config") -> list[str]:
             )
         ]
     option = prefix.removeprefix("config.")
-    if stored == given or (options.is_path(option) and _same_path(stored, given)):
+    if stored == given or (path_kind(option) and _same_path(stored, given)):
         return []
     return [f"{prefix} ({stored} there, {given} here)"]
 

@@ -10,68 +10,41 @@ import optax
 
 from furs_jax.data import AnySplit, Split
 from furs_jax.errors import ConfigError
-from furs_jax.options import check_option
+from furs_jax.options.schema import Recipe, check_option
 
 _MOST_STEPS = 2**31 - 1  # they are counted in 32 bits
 
 
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """How a network is trained. configs/default.py explains the fields and gives their units."""
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    end_learning_rate: float
-    warmup_epochs: float
-    momentum: float
-    nesterov: bool
-    weight_decay: float
-    label_smoothing: float
-    dropout: float
-    dropout_by_epoch: bool
-    dropout_by_depth: bool
-    crop_margin: int
-    flip: bool
-
-    def from_weights(self) -> "Recipe":
-        """This recipe for a training that goes on from weights: dropout at its full rate.
-
-        Its growth with the epoch spares a network that has learnt nothing yet. Here it would take
-        away what the weights are used to: a training of one epoch would have no dropout at all.
-        """
-        return dataclasses.replace(self, dropout_by_epoch=False)
-
-    def check(self, option: str, split: AnySplit) -> None:
-        """Raises ConfigError where the recipe can't train on `split`; `option` names it."""
-        for field, value in dataclasses.asdict(self).items():
-            check_option(f"train.{field}", value, f"{option}.{field}")
-        if self.batch_size > len(split.labels):
-            raise ConfigError(
-                f"{option}.batch_size={self.batch_size} is more than the {len(split.labels)} "
-                "training images"
-            )
-        if self.crop_margin and not isinstance(split, Split):
-            raise ConfigError(
-                f"{option}.crop_margin={self.crop_margin} must be 0 for images on disk: they get "
-                "random resized crops (data.min_scale)"
-            )
-        side = min(split.image_shape[:2])
-        if self.crop_margin >= side:
-            raise ConfigError(
-                f"{option}.crop_margin={self.crop_margin} must be below the images' {side} pixels, "
-                "or a crop may hold nothing of them"
-            )
-        if self.warmup_epochs >= self.epochs:
-            raise ConfigError(
-                f"{option}.warmup_epochs={self.warmup_epochs:g} must be below {option}.epochs="
-                f"{self.epochs}"
-            )
-        steps = self.epochs * (len(split.labels) // self.batch_size)
-        if steps > _MOST_STEPS:
-            raise ConfigError(
-                f"{option}.epochs={self.epochs} are {steps:,} steps, more than {_MOST_STEPS:,}"
-            )
+def check_recipe(recipe: Recipe, option: str, split: AnySplit) -> None:
+    """Raises ConfigError where the recipe can't train on `split`; `option` names it."""
+    for field, value in dataclasses.asdict(recipe).items():
+        check_option(f"train.{field}", value, f"{option}.{field}")
+    if recipe.batch_size > len(split.labels):
+        raise ConfigError(
+            f"{option}.batch_size={recipe.batch_size} is more than the {len(split.labels)} "
+            "training images"
+        )
+    if recipe.crop_margin and not isinstance(split, Split):
+        raise ConfigError(
+            f"{option}.crop_margin={recipe.crop_margin} must be 0 for images on disk: they get "
+            "random resized crops (data.min_scale)"
+        )
+    side = min(split.image_shape[:2])
+    if recipe.crop_margin >= side:
+        raise ConfigError(
+            f"{option}.crop_margin={recipe.crop_margin} must be below the images' {side} pixels, "
+            "or a crop may hold nothing of them"
+        )
+    if recipe.warmup_epochs >= recipe.epochs:
+        raise ConfigError(
+            f"{option}.warmup_epochs={recipe.warmup_epochs:g} must be below {option}.epochs="
+            f"{recipe.epochs}"
+        )
+    steps = recipe.epochs * (len(split.labels) // recipe.batch_size)
+    if steps > _MOST_STEPS:
+        raise ConfigError(
+            f"{option}.epochs={recipe.epochs} are {steps:,} steps, more than {_MOST_STEPS:,}"
+        )
 
 
 def make_optimizer(recipe: Recipe, epoch_steps: int) -> optax.GradientTransformation:

@@ -31,6 +31,7 @@ from furs_jax.errors import ConfigError, DataError
 from furs_jax.machine.cores import usable_cores
 from furs_jax.networks import Network
 from furs_jax.networks.families.resnet import ResNet
+from furs_jax.training.recipe import check_recipe
 from furs_jax.training.train import Task, make_evaluator
 from tests import ROOT
 from tests.conftest import random_variables
@@ -381,7 +382,7 @@ def test_options_that_can_not_work_are_refused(tree, data):
     with pytest.raises(ConfigError, match="data.pool=2 is for images in memory"):
         load_dataset(f"folder:{tree}", pool=2)
     with pytest.raises(ConfigError, match="train.crop_margin=1 must be 0 for images on disk"):
-        RECIPE.check("train", data.train)
+        check_recipe(RECIPE, "train", data.train)
 
 
 def test_the_input_s_speed_is_reported(tree, tmp_path, monkeypatch, capsys):

@@ -35,7 +35,7 @@ from furs_jax.networks.families.plain import plain
 from furs_jax.networks.families.pyramidnet import pyramidnet
 from furs_jax.networks.families.resnet import cifar_resnet, imagenet_resnet
 from furs_jax.networks.resources import marginal_macs
-from furs_jax.options import PADDINGS
+from furs_jax.options.schema import PADDINGS
 from furs_jax.training.step import data_parallel
 from furs_jax.training.train import Task
 from tests import ROOT

@@ -6,10 +6,13 @@ import pytest
 from absl import flags
 
 from configs import cifar100, default, digits, fashion, imagenet
-from furs_jax import cli, options, paths
+from furs_jax import cli, paths
 from furs_jax.errors import ConfigError
 from furs_jax.jobs.dispatch import run
-from furs_jax.options import AUTO, OPTIONS, Choice, DataName, Either, Name, Number, Path, Switch
+from furs_jax.options import parse as options
+from furs_jax.options import schema
+from furs_jax.options.kinds import Choice, DataName, Either, Name, Number, Path, Switch
+from furs_jax.options.schema import AUTO, OPTIONS
 from tests import ROOT
 
 DEFAULTS = dict(options.flat(default.get_config()))
@@ -68,7 +71,7 @@ def wrong_values(option: str, kind) -> list:
 def test_values_that_no_one_can_mean_are_refused_by_name(option):
     for value in wrong_values(option, OPTIONS[option]):
         with pytest.raises(ConfigError, match=rf"\A{option}=.*\Z"):
-            options.check_option(option, value)
+            schema.check_option(option, value)
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -76,7 +79,7 @@ def test_the_command_line_gives_every_option_its_value(option):
     given = DEFAULTS[option]
     config = load(f"--config.{option}={given}")
     expected = given
-    if options.is_path(option) and given is not None:
+    if schema.path_kind(option) and given is not None:
         expected = paths.resolve_data(given, option)
     assert dict(options.flat(config))[option] == expected
 
@@ -281,7 +284,7 @@ def test_what_runs_once_stored_as_relative_is_compared_as_absolute(tmp_path, mon
 
 def test_a_benchmark_s_mode_is_its_own():
     config = default.get_config()
-    for mode in options.BENCHMARKS:
+    for mode in schema.BENCHMARKS:
         config.mode = mode
         options.check(config)
         with pytest.raises(ConfigError, match=f"mode='{mode}' must be one of search, train, eva"):

@@ -20,7 +20,7 @@ from furs_jax.furs.estimate import estimate_furs
 from furs_jax.machine.devices import set_up
 from furs_jax.machine.stop import Stop
 from furs_jax.training.checkpoint import Checkpoints
-from furs_jax.training.recipe import dropout_schedule, make_optimizer
+from furs_jax.training.recipe import check_recipe, dropout_schedule, make_optimizer
 from furs_jax.training.train import make_evaluator, make_trainer, train
 from tests.training.test_step import RECIPE, random_task
 
@@ -215,8 +215,9 @@ def test_schedules():
 )
 def test_bad_recipes_are_refused(tiny, change, message, monkeypatch):
     monkeypatch.setattr("furs_jax.training.recipe._MOST_STEPS", 40_000_000)
+    recipe, split = dataclasses.replace(RECIPE, **change), random_task(tiny, 1).dataset.train
     with pytest.raises(ConfigError, match=message):
-        dataclasses.replace(RECIPE, **change).check("train", random_task(tiny, 1).dataset.train)
+        check_recipe(recipe, "train", split)
 
 
 def test_loggers_of_others_stay_as_they_were(tmp_path, caplog):

@@ -1,0 +1,1 @@
+"""What a network costs; one file a cost. See `furs_jax.widths.cost`."""

@@ -1,0 +1,1 @@
+"""Options: the values that each can have, and a run's own, typed."""

@@ -1,0 +1,178 @@
+"""Kinds of values: what an option may be, and how the command line spells it."""
+
+import ast
+import dataclasses
+import numbers
+from typing import Any, Protocol
+
+from furs_jax import paths, plugins
+
+
+class Kind(Protocol):
+    """The values of an option; `str` of it completes "must be ..."."""
+
+    def allows(self, value: Any) -> bool:
+        """Whether the option can have this value."""
+
+    def parse(self, text: str) -> Any:
+        """The value that the command line's text stands for; ValueError where for none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Number:
+    """A number in a range, whose ends are finite."""
+
+    low: float
+    high: float
+    whole: bool = False
+    above: bool = False  # low itself is too low
+    below: bool = False  # high itself is too high
+
+    def allows(self, value: Any) -> bool:
+        kind = numbers.Integral if self.whole else numbers.Real
+        if not isinstance(value, kind) or isinstance(value, bool):
+            return False
+        low = value > self.low if self.above else value >= self.low
+        return low and (value < self.high if self.below else value <= self.high)
+
+    def parse(self, text: str) -> int | float:
+        return int(text) if self.whole else float(text)
+
+    def __str__(self) -> str:
+        what = "a whole number" if self.whole else "a number"
+        low, high = (f"{x}" if self.whole else f"{x:g}" for x in (self.low, self.high))
+        low = f"above {low}" if self.above else f"of at least {low}"
+        return f"{what} {low} and {'below' if self.below else 'at most'} {high}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """One of some words."""
+
+    words: tuple[str, ...]
+
+    def allows(self, value: Any) -> bool:
+        return isinstance(value, str) and value in self.words
+
+    def parse(self, text: str) -> str:
+        return text
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(self.words)}"
+
+
+class Switch:
+    """True or False."""
+
+    def allows(self, value: Any) -> bool:
+        return isinstance(value, bool)
+
+    def parse(self, text: str) -> bool:
+        return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
+
+    def __str__(self) -> str:
+        return "True or False"
+
+
+class Name:
+    """A text that something is looked up by."""
+
+    def allows(self, value: Any) -> bool:
+        return isinstance(value, str) and bool(value.strip())
+
+    def parse(self, text: str) -> str:
+        return text
+
+    def __str__(self) -> str:
+        return "a name"
+
+
+@dataclasses.dataclass(frozen=True)
+class Path(Name):
+    """A file or folder of this machine, or one of some words."""
+
+    words: tuple[str, ...] = ()
+
+    def allows(self, value: Any) -> bool:
+        return isinstance(value, str) and value != "" and "\0" not in value
+
+    def resolve(self, value: str, option: str) -> str:
+        """The value with an absolute path; ConfigError where it is no path of this machine."""
+        return value if value in self.words else paths.resolve(value, f"{option}=")
+
+    def __str__(self) -> str:
+        return "".join(f"{word!r} or " for word in self.words) + "a path"
+
+
+class DataName(Path):
+    """The name of a data set, which may have a folder in it."""
+
+    def resolve(self, value: str, option: str) -> str:
+        return paths.resolve_data(value, option)
+
+    def __str__(self) -> str:
+        return "the name of a data set"
+
+
+class Plugin:
+    """A module of one of this package's rooms, or a class of one's own."""
+
+    def __init__(self, room: str):
+        self._room = room
+
+    def allows(self, value: Any) -> bool:
+        return isinstance(value, str) and (value in plugins.names(self._room) or ":" in value)
+
+    def parse(self, text: str) -> str:
+        return text
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(plugins.names(self._room))}, or your own as my_module:MyClass"
+
+
+class Widths:
+    """Channels, of each site or one number for all."""
+
+    def allows(self, value: Any) -> bool:
+        return (
+            isinstance(value, tuple | list)
+            and len(value) > 0
+            and all(CHANNELS.allows(width) for width in value)
+        )
+
+    def parse(self, text: str) -> Any:
+        value = ast.literal_eval(text.strip())
+        return tuple(value) if isinstance(value, tuple | list) else (value,)
+
+    def __str__(self) -> str:
+        return f"widths as in '(8, 16)' or 12, each {CHANNELS}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Either:
+    """A number, or a word in its place; None is spelled as a word, too."""
+
+    kind: Kind
+    word: str | None = None
+
+    def allows(self, value: Any) -> bool:
+        # By type and value: 1 == True, and an array compares with no word.
+        return (type(value) is type(self.word) and value == self.word) or self.kind.allows(value)
+
+    def parse(self, text: str) -> Any:
+        return self.word if text == str(self.word) else self.kind.parse(text)
+
+    def __str__(self) -> str:
+        return f"{self.word} or {self.kind}"
+
+
+def whole(low: int, high: int) -> Number:
+    return Number(low, high, whole=True)
+
+
+def positive(high: float) -> Number:
+    return Number(0, high, above=True)
+
+
+MANY = 1_000_000  # far more than anything needs
+CHANNELS = whole(1, 65_536)

@@ -1,0 +1,44 @@
+"""What an option names: a module of one of this package's rooms, or a class of the user's own.
+
+A method, a cost or an objective is one file in its room, and nothing else knows it.
+"""
+
+import functools
+import importlib
+import pathlib
+from typing import Any
+
+from furs_jax.errors import ConfigError
+
+
+@functools.cache
+def names(room: str) -> tuple[str, ...]:
+    """The modules of a room; none is imported."""
+    folder = pathlib.Path(__file__).with_name(room)
+    return tuple(sorted(f.stem for f in folder.glob("*.py") if not f.stem.startswith("_")))
+
+
+def load(room: str, name: str) -> Any:
+    """The class PLUGIN of a room's module, or that of "my_package.my_module:MyClass".
+
+    Raises:
+      ConfigError: there is none.
+    """
+    if ":" in name:
+        return imported(name, room)
+    if name not in names(room):
+        raise ConfigError(f"unknown {name!r}; known {room} are {', '.join(names(room))}")
+    return importlib.import_module(f"furs_jax.{room}.{name}").PLUGIN
+
+
+def imported(name: str, option: str) -> Any:
+    """What "my_package.my_module:MyClass" names; `option` named it, for messages.
+
+    Raises:
+      ConfigError: it can't be imported.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{option}={name!r} can't be imported: {error}") from error
