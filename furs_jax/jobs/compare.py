@@ -13,7 +13,8 @@ from furs_jax.methods.network_adjustment import selected, training_macs
 from furs_jax.run.folder import Files
 from furs_jax.run.phases import Record, Run, from_weights, is_trained, train_phase
 from furs_jax.run.statistics import difference_interval, mean_interval
-from furs_jax.training.distill import ORIGINAL, Teacher, load_network
+from furs_jax.training.distill import ORIGINAL, Teacher
+from furs_jax.training.loading import load_network
 from furs_jax.training.step import Variables
 from furs_jax.training.train import Trainer, make_evaluator, make_trainer
 

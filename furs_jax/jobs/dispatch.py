@@ -24,7 +24,7 @@ from furs_jax.run.folder import write_json
 from furs_jax.run.phases import Record, Run
 from furs_jax.run.statistics import Interval
 from furs_jax.run.tables import format_table, furs_table, network_table
-from furs_jax.training.distill import load_network
+from furs_jax.training.loading import load_network
 from furs_jax.training.train import make_evaluator
 
 

@@ -19,7 +19,8 @@ from furs_jax.options.kinds import Widths
 from furs_jax.options.parse import check
 from furs_jax.options.schema import FRESH, MAX_WIDTH
 from furs_jax.run.folder import unseal
-from furs_jax.training.distill import ORIGINAL, load_channels, load_network
+from furs_jax.training.distill import ORIGINAL
+from furs_jax.training.loading import load_channels, load_network
 from furs_jax.training.recipe import Recipe, check_recipe
 from furs_jax.training.step import check_batch_size
 from furs_jax.training.train import Task

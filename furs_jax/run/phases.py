@@ -15,7 +15,7 @@ from furs_jax.machine.stop import Stop
 from furs_jax.run.console import Console
 from furs_jax.run.folder import Workdir
 from furs_jax.training.checkpoint import Checkpoints, latest_step
-from furs_jax.training.distill import load_network
+from furs_jax.training.loading import load_network
 from furs_jax.training.step import TrainState
 from furs_jax.training.train import Task, Trainer, train
 

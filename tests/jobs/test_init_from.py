@@ -12,7 +12,7 @@ from furs_jax.jobs.prepare import check_options, dataset_of, initial_network, pr
 from furs_jax.run.folder import Workdir
 from furs_jax.run.phases import from_weights
 from furs_jax.training.checkpoint import Checkpoints
-from furs_jax.training.distill import load_network
+from furs_jax.training.loading import load_network
 from furs_jax.training.step import TrainState
 from furs_jax.training.train import Trainer
 from tests.conftest import random_variables, tiny_densenet, tiny_mbconv, tiny_network

@@ -34,7 +34,7 @@ from furs_jax.networks import get_network
 from furs_jax.networks.recorded import record_network
 from furs_jax.run import phases
 from furs_jax.run.folder import Journal, Workdir, unseal
-from furs_jax.training import distill
+from furs_jax.training import loading
 from furs_jax.training.checkpoint import Checkpoints
 from furs_jax.training.distill import Teacher
 from furs_jax.training.recipe import Recipe
@@ -131,7 +131,7 @@ def recording(monkeypatch) -> Recording:
     def load_network(path: str, net: Any, *arguments: Any) -> tuple:
         if "original" in path:  # by a training that only seemed to be
             return net.channels, {"params": pathlib.Path(path).name}
-        return distill.load_network(path, net, *arguments)
+        return loading.load_network(path, net, *arguments)
 
     def make_trainer(
         task: Task, channels: Sequence[int], recipe: Recipe, split: AnySplit, teacher: Any = None
