@@ -9,8 +9,9 @@ from typing import Any
 
 from furs_jax.jobs.prepare import final_split, first_recipe, recipe_of, teacher_network
 from furs_jax.machine.programs import release_programs
-from furs_jax.methods.network_adjustment import selected, training_macs
+from furs_jax.methods.network_adjustment import training_macs
 from furs_jax.run.folder import Files
+from furs_jax.run.lines import selected
 from furs_jax.run.phases import Record, Run, from_weights, is_trained, train_phase
 from furs_jax.run.statistics import difference_interval, mean_interval
 from furs_jax.training.distill import ORIGINAL, Teacher

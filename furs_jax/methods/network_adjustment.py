@@ -15,7 +15,7 @@ from furs_jax.machine import hosts
 from furs_jax.machine.programs import release_programs
 from furs_jax.networks import Network
 from furs_jax.options.schema import AUTO
-from furs_jax.run.lines import PER_SITE
+from furs_jax.run.lines import PER_SITE, best_round, selected
 from furs_jax.run.phases import Record, Run, derived_seed, from_weights, is_trained, train_phase
 from furs_jax.training.checkpoint import Checkpoints
 from furs_jax.training.recipe import Recipe
@@ -92,18 +92,9 @@ def _compare(stored: Record, expected: Record) -> None:
             )
 
 
-def selected(records: list[Record], select: str) -> tuple[int, ...]:
-    """The searched vector: the one after the last round, or the best one that was trained."""
-    return tuple(_best(records)["channels"] if select == "best" else records[-1]["next_channels"])
-
-
 def _equal(records: list[Record], images: int) -> bool:
     """Whether the last round's FURs, measured on so many images, differ at no two sites."""
     return bool(records) and records[-1]["spread"] < sure(len(records[-1]["furs"]), images)
-
-
-def _best(records: list[Record]) -> Record:
-    return min(records, key=lambda record: record["search_loss"])
 
 
 def parent_and_scale(records: list[Record], patience: int) -> tuple[Record, float]:
@@ -112,7 +103,7 @@ def parent_and_scale(records: list[Record], patience: int) -> tuple[Record, floa
     It is the last one, until `patience` rounds in a row were no better than the best; then it is
     the best one again, with half the step. A patience of 0 never goes back.
     """
-    last, best = records[-1], _best(records)
+    last, best = records[-1], best_round(records)
     scale = last["step_scale"]
     first = min(r["round"] for r in records if r["step_scale"] == scale)  # since going back
     if patience and last["round"] - max(best["round"], first - 1) >= patience:

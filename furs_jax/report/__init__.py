@@ -23,7 +23,7 @@ _EXPORTS = {
     "read_run": "run_record",
     "RunRecord": "run_record",
     "draw_network": "diagram",
-    "draw_accuracy": "figures",
+    "draw_accuracy": "accuracy",
     "draw_channels": "figures",
     "draw_furs": "figures",
     "compare_furs": "figures",

@@ -18,8 +18,8 @@ from urllib.parse import quote
 from furs_jax.errors import ConfigError, FursError, MissingExtraError
 from furs_jax.paths import resolve
 from furs_jax.report.run_record import RunRecord, read_run
+from furs_jax.report.sizes import size_changes
 from furs_jax.report.table4 import Table, comparison
-from furs_jax.run.tables import size_changes
 from furs_jax.run.text import markdown, printable
 
 _LONGEST = 100  # letters of a run in a file's name

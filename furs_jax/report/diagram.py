@@ -16,6 +16,7 @@ from furs_jax.networks import Network
 from furs_jax.networks.connections import Connections, find_connections
 from furs_jax.networks.recorded import RecordedNetwork
 from furs_jax.networks.resources import Layer
+from furs_jax.report.sizes import size_changes
 from furs_jax.report.style import (
     INK,
     MINUS,
@@ -27,7 +28,6 @@ from furs_jax.report.style import (
     shortened,
     style,
 )
-from furs_jax.run.tables import size_changes
 from furs_jax.run.text import printable
 
 MAX_COLUMNS = 20  # of bars side by side: more are unreadable on paper

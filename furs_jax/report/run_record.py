@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from furs_jax.errors import ConfigError, WorkdirError
-from furs_jax.methods.network_adjustment import selected
 from furs_jax.networks.recorded import RecordedNetwork, Size, read_network
 from furs_jax.run.folder import Files
+from furs_jax.run.lines import selected
 from furs_jax.run.statistics import Interval, difference_interval, mean_interval
 from furs_jax.run.text import printable
 

@@ -1,7 +1,7 @@
-"""What the lines of a run's journals hold: whether one can be a line at all.
+"""What the lines of a run's journals hold: whether one can be a line at all, and what they say.
 
-Each function raises ValueError with a reason. Whether a line follows from those before it is
-checked where lines are made, in rounds.py and final.py.
+Each check raises ValueError with a reason. Whether a line follows from those before it is checked
+where lines are made. Imports nothing that computes, so that a report can read a run.
 """
 
 from collections.abc import Sequence
@@ -63,6 +63,18 @@ def check_round(record: Record) -> None:
     seconds = record.get("seconds", dict.fromkeys(TIMED, 0))
     if not (isinstance(seconds, dict) and all(_is(float, seconds.get(part)) for part in TIMED)):
         raise ValueError(f"its seconds are not those of {', '.join(TIMED)}")
+
+
+def best_round(rounds: Sequence[Record]) -> Record:
+    """The line of the round whose network had the lowest loss on the search split."""
+    return min(rounds, key=lambda record: record["search_loss"])
+
+
+def selected(rounds: Sequence[Record], select: str) -> tuple[int, ...]:
+    """The searched vector: the one after the last round, or the best one that was trained."""
+    if select == "best":
+        return tuple(best_round(rounds)["channels"])
+    return tuple(rounds[-1]["next_channels"])
 
 
 def _need(record: Record, **types: type) -> None:

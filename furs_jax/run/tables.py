@@ -5,10 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from furs_jax.errors import ConfigError
 from furs_jax.furs.estimate import FURs
 from furs_jax.networks import Network
-from furs_jax.networks.recorded import RecordedNetwork
 from furs_jax.run.statistics import Interval
 from furs_jax.run.text import printable
 
@@ -53,20 +51,6 @@ def network_table(net: Network, channels: Sequence[int]) -> str:
     rows.append(("total", "", "", "", "", "", f"{total:,}", "100.0%", f"{params:,}"))
     header = ("layer", "site", "kernel", "in", "out", "output", "MACs", "share", "params")
     return format_table(header, rows)
-
-
-def size_changes(
-    net: Network | RecordedNetwork, before: Sequence[int], after: Sequence[int]
-) -> list[str]:
-    """MACs and parameters of two vectors, in millions, as far as they are known."""
-    told = []
-    for count, what in ((net.macs, "multiply-accumulates"), (net.params, "parameters")):
-        try:
-            sizes = " → ".join(f"{count(vector) / 1e6:.4g}" for vector in (before, after))
-            told.append(f"{sizes} M {what}")
-        except ConfigError:  # of what a run has not recorded
-            continue
-    return told
 
 
 def furs_table(names: Sequence[str], channels: Sequence[int], furs: FURs) -> str:

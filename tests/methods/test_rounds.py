@@ -11,9 +11,10 @@ from furs_jax.jobs import compare
 from furs_jax.jobs.dispatch import run
 from furs_jax.jobs.search import search
 from furs_jax.methods import network_adjustment
-from furs_jax.methods.network_adjustment import parent_and_scale, selected
+from furs_jax.methods.network_adjustment import parent_and_scale
 from furs_jax.report.run_record import read_run
 from furs_jax.run.console import Console
+from furs_jax.run.lines import selected
 from furs_jax.training.checkpoint import latest_step
 from furs_jax.training.recipe import dropout_schedule
 from furs_jax.training.train import make_trainer

@@ -1,0 +1,171 @@
+"""The figure of accuracy against MACs, of runs and of published networks."""
+
+import itertools
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
+
+from furs_jax.errors import ConfigError
+from furs_jax.report.labels import place_labels
+from furs_jax.report.run_record import RunRecord
+from furs_jax.report.style import (
+    INK,
+    NEUTRAL,
+    PAPER_WIDTH,
+    SERIES,
+    legend_text,
+    mix,
+    new_figure,
+    shortened,
+    style,
+)
+from furs_jax.report.table4 import METHODS, ORIGINAL, START, TRAINED, Row, comparison
+
+# Of our networks: marker, its size, the line between budgets, the interval's width, order.
+_OURS = {
+    ORIGINAL: ("o", 6.5, "--", 3.0, 2.1),
+    START: ("^", 5.5, ":", 1.8, 2.2),
+    TRAINED: ("P", 5.0, "none", 0.8, 2.4),
+    "": ("s", 3.2, "-", 0.8, 2.3),
+}
+
+
+def draw_accuracy(runs: Sequence[RunRecord], published: bool = True) -> Figure:
+    """Top-1 on the test split against MACs: original, start and searched network of every run.
+
+    Each data set has a panel, with published figures of the same networks where there are any.
+
+    Raises:
+      ConfigError: no run has a final accuracy yet.
+    """
+    table = comparison(runs, published)
+    known = [row for row in table.rows if row.top1 is not None and row.macs_m]
+    ours = [row for row in known if not row.published]
+    if not ours:
+        raise ConfigError("no final training has ended yet")
+    panels = list(dict.fromkeys(row.data for row in ours))
+    families = list(dict.fromkeys(_family(row) for row in ours))
+    colours = dict(zip(families, itertools.cycle(SERIES), strict=False))
+    with style():
+        columns = min(3, len(panels))
+        lines = -(-len(panels) // columns)
+        figure = new_figure(0.7 + 2.2 * lines, 4.2 if columns == 1 else PAPER_WIDTH)
+        axes = figure.subplots(lines, columns, squeeze=False).ravel()
+        for ax in axes[len(panels) :]:
+            ax.axis("off")
+        labels = []
+        for ax, data in zip(axes, panels, strict=False):
+            labels.append(_draw_panel(ax, [row for row in known if row.data == data], colours))
+            ax.set_title(shortened(data, (56, 44, 28)[columns - 1]), loc="left")
+        axes[(lines - 1) // 2 * columns].set_ylabel("top-1 (%), ± 95 % interval")
+        _accuracy_legend(figure, axes, colours)
+        for ax, texts in zip(axes, labels, strict=False):
+            place_labels(ax, *texts)
+    return figure
+
+
+def _family(row: Row) -> str:
+    """The network without its width: what a line of several budgets has in common."""
+    return row.network.removesuffix(_width(row))
+
+
+def _width(row: Row) -> str:
+    """ " 0.8x" or " at 3 MMACs", as `RunRecord.title` ends; nothing for the full width."""
+    found = re.search(r" (\d[\d.e-]*x|at \S+ MMACs)$", row.network)
+    return found[0] if found else ""
+
+
+def _draw_panel(ax: Axes, rows: Sequence[Row], colours: dict[str, str]) -> tuple[list, list]:
+    """Draws one data set; returns the labels and lines for `place_labels`."""
+    labels, whiskers = [], []
+    for (published, family, method), group in _grouped(rows):
+        points = sorted(group, key=lambda row: row.macs_m)
+        x = [row.macs_m for row in points]
+        y = [100 * row.top1.mean for row in points]
+        # One seed gives no interval: NaN draws none.
+        halves = [row.top1.half_width for row in points]
+        errors = [float("nan") if half is None else 100 * half for half in halves]
+        look = _look(published, method, colours[family])
+        ax.errorbar(x, y, errors, **look)
+        reach = np.nan_to_num(errors)
+        whiskers += [((a, b - e), (a, b + e)) for a, b, e in zip(x, y, reach, strict=True)]
+        for row, a, b in zip(points, x, y, strict=True):
+            labels.append((a, b, _label(row, published)))
+    low, high = min(row.macs_m for row in rows), max(row.macs_m for row in rows)
+    if high > 4 * low:
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter("")  # no powers of ten, which are formulas
+    elif high < 1.02 * low:  # one budget: not a thousandth of it over the whole width
+        ax.set_xlim(0.97 * low, 1.03 * high)
+    ax.margins(x=0.12, y=0.12)
+    # Intervals of few seeds reach beyond what an accuracy can be.
+    bottom, top = ax.get_ylim()
+    ax.set_ylim(max(bottom, 0), min(top, 100.5))
+    ax.set_xlabel("million MACs of one image")
+    ax.grid(axis="y", linewidth=0.3, color="#CCCCCC")
+    return [label for label in labels if label[2]], whiskers
+
+
+def _look(published: bool, method: str, colour: str) -> dict:
+    """Marker, line, interval and legend of one method.
+
+    A run's networks have about the same MACs: the original's interval is a wide pale bar, behind
+    the thin one of the searched network.
+    """
+    original, ours = method == ORIGINAL, method in METHODS.values()
+    look = {"mfc": "white" if method in (ORIGINAL, START) else None, "linestyle": "none"}
+    if published:
+        what = method if original or ours else "other methods"
+        look |= {"color": INK if original or ours else NEUTRAL, "label": f"published, {what}"}
+        return {**look, "marker": "D" if original or ours else "X", "ms": 4, "elinewidth": 0.8}
+    marker, size, line, width, order = _OURS.get(method, _OURS[""])
+    look |= {
+        "color": colour,
+        "label": legend_text(method),
+        "linestyle": line,
+        "marker": marker,
+        "ms": size,
+    }
+    pale = mix(colour, 0.45 if width > 1 else 0)
+    return {**look, "ecolor": pale, "elinewidth": width, "capsize": width + 1, "zorder": order}
+
+
+def _label(row: Row, published: bool) -> str:
+    """What the legend doesn't say: a published method's name, the width of ours."""
+    if row.method in (ORIGINAL, START):
+        return ""
+    trained = [name for name, used in (("FT", row.ft), ("KD", row.kd)) if used]
+    searched = row.method in (*METHODS.values(), TRAINED)
+    told = _width(row).lstrip() if searched and not published else ""
+    return ", ".join(filter(None, [told if searched else row.method, *trained]))
+
+
+def _grouped(rows: Sequence[Row]) -> list[tuple[tuple[bool, str, str], list[Row]]]:
+    groups: dict[tuple[bool, str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.published, _family(row), row.method), []).append(row)
+    return list(groups.items())
+
+
+def _accuracy_legend(figure: Figure, axes: Sequence[Axes], colours: dict[str, str]) -> None:
+    handles = {}
+    for ax in axes:
+        for handle, text in zip(*ax.get_legend_handles_labels(), strict=True):
+            if not text.startswith("published"):
+                colour = handle.lines[0].get_color()
+                family = next(name for name, value in colours.items() if value == colour)
+                text = legend_text(f"{shortened(family, 24)}, {text}")
+            handles[text] = handle
+    ordered = sorted(handles, key=lambda text: text.startswith("published"))
+    figure.legend(
+        [handles[text] for text in ordered],
+        ordered,
+        loc="outside lower center",
+        ncols=2 if len(handles) > 1 and max(map(len, ordered)) < 50 else 1,
+    )
