@@ -49,15 +49,6 @@ def test_imagenet_missing_is_said_at_once(tmp_path):
     assert "download_and_prepare" in result.stderr
 
 
-def test_importing_the_package_is_light():
-    heavy = ("tensorflow", "grain", "matplotlib", "tensorflow_datasets", "sklearn")
-    code = f"import sys, furs_jax; print([m for m in {heavy} if m in sys.modules])"
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert result.stdout.strip() == "[]"
-
-
 def test_the_compile_clock_counts_nested_spans_once():
     clock = CompileClock()
     event = "/jax/core/compile/jaxpr_trace_duration"
