@@ -6,6 +6,7 @@ from typing import Any
 # name -> module. Imported when asked for, so that `import furs_jax` stays light. No name is a
 # module's of this package, which an import would put in its place.
 _EXPORTS = {
+    "default_config": "furs_jax.config_files",
     "estimate_furs": "furs_jax.furs.estimate",
     "FURs": "furs_jax.furs.estimate",
     "get_network": "furs_jax.networks",

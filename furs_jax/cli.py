@@ -1,9 +1,6 @@
 """What the command lines share: the config, its overrides, --workdir, and errors as one line."""
 
-import importlib.machinery
-import importlib.util
 import os
-import pathlib
 import re
 import sys
 import warnings
@@ -14,6 +11,7 @@ import ml_collections
 from absl import app, flags, logging
 
 from furs_jax import paths
+from furs_jax.config_files import call, find_config, load_module, one_line
 from furs_jax.errors import ConfigError, FursError, StoppedError
 from furs_jax.options import parse as options
 from furs_jax.options.schema import OPTIONS
@@ -139,49 +137,6 @@ def load(config_file: str, overrides: dict[str, str]) -> ml_collections.ConfigDi
     for option, text in overrides.items():
         options.override(config, option, text)
     return options.resolve_paths(config).lock()
-
-
-def find_config(given: str) -> tuple[pathlib.Path, str | None]:
-    """The file of "FILE" or "FILE:ARGUMENT", and the argument.
-
-    It is looked for where the command is called, then in the project's folder.
-
-    Raises:
-      ConfigError: there is none.
-    """
-    # A path may have colons of its own.
-    ends = [len(given), *(m.start() for m in re.finditer(":", given))]
-    for folder in (os.getcwd(), paths.PROJECT):
-        for end in ends:
-            file = pathlib.Path(folder, os.path.expanduser(given[:end]))
-            if file.is_file():
-                return file, None if end == len(given) else given[end + 1 :]
-    paths.resolve(given, "--config=")  # says so where it is an address
-    where = dict.fromkeys((os.getcwd(), str(paths.PROJECT)))
-    raise ConfigError(f"there is no config file {given} in {' or '.join(where)}")
-
-
-def load_module(file: pathlib.Path) -> Any:
-    """Executes a config file; what it imports as configs.x is the project's."""
-    if str(paths.PROJECT) not in sys.path:
-        sys.path.append(str(paths.PROJECT))
-    loader = importlib.machinery.SourceFileLoader("furs_config", str(file))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
-    call(file, loader.exec_module, module)
-    return module
-
-
-def call(file: pathlib.Path, function: Callable, *arguments: Any) -> Any:
-    """Runs a config file's own code; an error of it becomes a ConfigError that names the file."""
-    try:
-        return function(*arguments)
-    except Exception as error:
-        kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
-        raise ConfigError(f"config file {file} can't be used: {kind}{one_line(error)}") from error
-
-
-def one_line(error: BaseException) -> str:
-    return " ".join(str(error).split("\n")).strip()
 
 
 def _unknown_flag(name: str, values: flags.FlagValues) -> str:

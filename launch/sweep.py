@@ -36,7 +36,7 @@ from typing import Any, NamedTuple, NoReturn
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # configs and furs_jax, as python -m has it in the project's folder
 
-from furs_jax import cli, paths  # noqa: E402
+from furs_jax import cli, config_files, paths  # noqa: E402
 from furs_jax.errors import ConfigError, FursError, WorkdirBusyError  # noqa: E402
 from furs_jax.options.parse import flat, nearest  # noqa: E402
 from furs_jax.options.schema import OPTIONS, path_kind  # noqa: E402
@@ -114,11 +114,11 @@ def config_sweep(path: str) -> list[dict[str, Any]]:
     Raises:
       ConfigError: there is no such file, or it fails or yields something else.
     """
-    file, _ = cli.find_config(path)
-    module = cli.load_module(file)
+    file, _ = config_files.find_config(path)
+    module = config_files.load_module(file)
     if not hasattr(module, "sweep"):
         return []
-    generated = cli.call(file, lambda: list(module.sweep()))
+    generated = config_files.call(file, lambda: list(module.sweep()))
     if not all(isinstance(overrides, dict) for overrides in generated):
         raise ConfigError(f"sweep() of {file} must yield dictionaries, as in {{'seed': 1}}")
     return generated
@@ -157,7 +157,7 @@ def plan(options: argparse.Namespace) -> list[Setting]:
     """
     settings = {}
     workdir = pathlib.Path(options.workdir)
-    file, argument = cli.find_config(options.config)
+    file, argument = config_files.find_config(options.config)
     # Runs may be started from elsewhere, but one of the project is where it is, in any copy.
     if pathlib.Path.cwd() == ROOT and file.is_relative_to(ROOT):
         file = file.relative_to(ROOT)
@@ -388,7 +388,7 @@ def main(arguments: Sequence[str]) -> None:
         failed = LocalRunner(options.parallel).run(todo)
         gather(settings, output)
     except FursError as error:
-        sys.exit(f"furs_jax: {cli.one_line(error)}")
+        sys.exit(f"furs_jax: {config_files.one_line(error)}")
     except KeyboardInterrupt:
         sys.exit("furs_jax: interrupted; the same command goes on with the sweep")
     if failed:

@@ -6,7 +6,7 @@ import pytest
 from absl import flags
 
 from configs import cifar100, default, digits, fashion, imagenet
-from furs_jax import cli, paths
+from furs_jax import cli, config_files, paths
 from furs_jax.errors import ConfigError
 from furs_jax.jobs.dispatch import run
 from furs_jax.options import parse as options
@@ -194,7 +194,7 @@ def test_a_config_file_s_mistakes_name_the_file(tmp_path, text, message):
         load(config=str(file))
     assert message in str(error.value)
     assert str(file) in str(error.value)
-    assert "\n" not in cli.one_line(error.value)
+    assert "\n" not in config_files.one_line(error.value)
 
 
 def test_config_files_are_found_here_and_in_the_project(tmp_path, monkeypatch):
@@ -203,16 +203,17 @@ def test_config_files_are_found_here_and_in_the_project(tmp_path, monkeypatch):
     (here / "my:config.py").write_text("from configs.digits import get_config")
     monkeypatch.chdir(here)
     monkeypatch.setenv("HOME", str(here))
-    assert cli.find_config("my:config.py") == (here / "my:config.py", None)
-    assert cli.find_config("my:config.py:smoke") == (here / "my:config.py", "smoke")
-    assert cli.find_config("~/my:config.py:smoke") == (here / "my:config.py", "smoke")
-    assert cli.find_config("configs/digits.py:") == (ROOT / "configs/digits.py", "")
+    assert config_files.find_config("my:config.py") == (here / "my:config.py", None)
+    assert config_files.find_config("my:config.py:smoke") == (here / "my:config.py", "smoke")
+    assert config_files.find_config("~/my:config.py:smoke") == (here / "my:config.py", "smoke")
+    assert config_files.find_config("configs/digits.py:") == (ROOT / "configs/digits.py", "")
     (here / "configs").mkdir()
     (here / "configs" / "digits.py").touch()
-    assert cli.find_config("configs/digits.py:smoke") == (here / "configs/digits.py", "smoke")
+    found = config_files.find_config("configs/digits.py:smoke")
+    assert found == (here / "configs/digits.py", "smoke")
     assert load(config="my:config.py:smoke").train.epochs == 2
     with pytest.raises(ConfigError, match="there is no config file no.py in .* or "):
-        cli.find_config("no.py")
+        config_files.find_config("no.py")
 
 
 def test_paths_are_of_the_folder_that_one_calls_from(tmp_path, monkeypatch):
