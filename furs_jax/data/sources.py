@@ -47,7 +47,13 @@ class Images(NamedTuple):
     train: AnySplit
     test: AnySplit
     num_classes: int
-    class_names: tuple[str, ...] = ()  # as the user would look for them, where they are known
+    class_names: tuple[str, ...] = ()  # where they are known
+    class_folders: tuple[str, ...] = ()  # of images on disk, where one looks for a class
+
+    @property
+    def shown_classes(self) -> tuple[str, ...]:
+        """How the user would look for each class; empty where nothing tells."""
+        return self.class_folders or tuple(f"class {name!r}" for name in self.class_names)
 
 
 def load_images(name: str, data_dir: str | None = None, reading: Reading | None = None) -> Images:
@@ -160,6 +166,7 @@ def _folder(folder: pathlib.Path, reading: Reading) -> Images:
         split_on_disk(found.train, found.train_labels, reading),
         split_on_disk(found.test, found.test_labels, reading),
         len(found.class_folders),
+        tuple(pathlib.Path(folder).name for folder in found.class_folders),
         found.class_folders,
     )
 

@@ -26,6 +26,7 @@ class Dataset(NamedTuple):
     num_classes: int
     mean: tuple[float, ...]  # of each image channel over the training images, of 255
     std: tuple[float, ...]
+    class_names: tuple[str, ...] = ()  # where they are known
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -77,7 +78,7 @@ def load_dataset(
         mean, std = _IMAGENET_MEAN, _IMAGENET_STD
     else:
         mean, std = _statistics(train.images)
-    return Dataset(name, train, search, test, images.num_classes, mean, std)
+    return Dataset(name, train, search, test, images.num_classes, mean, std, images.class_names)
 
 
 def _pooled(split: AnySplit, side: int) -> AnySplit:
@@ -99,7 +100,7 @@ def _hold_out(
     split = images.train
     count = len(split.labels)
     if how == "stratified":
-        places = stratified(split.labels, fraction, seed, name, images.class_names)
+        places = stratified(split.labels, fraction, seed, name, images.shown_classes)
         return split.take(places[0]), split.take(places[1])
     held = round(fraction * count)
     if not 0 < held < count:

@@ -62,7 +62,7 @@ def load(
         )
     read = functools.partial(_split, name, builder, data_dir, reading)
     train = read("train")
-    classes, names = label.num_classes, tuple(f"class {word!r}" for word in label.names or ())
+    classes, names = label.num_classes, tuple(label.names or ())
     _check_labels(train.labels, classes, f"the split train of {name!r}")
     # ImageNet's test split has no labels; told by its name, it need not be read to see.
     wanted = _TEST_SPLITS[1:] if name.startswith("imagenet2012") else _TEST_SPLITS
@@ -77,7 +77,9 @@ def load(
             say(f"tfds:{name} has no labelled test split; its split {split} is tested on")
         return train, test, classes, names
     try:
-        kept, held = stratified(train.labels, _TEST_SHARE, 0, f"tfds:{name}", names)
+        kept, held = stratified(
+            train.labels, _TEST_SHARE, 0, f"tfds:{name}", [f"class {word!r}" for word in names]
+        )
     except DataError as error:
         raise DataError(
             f"{name!r} has no labelled split to test on ({', '.join(known)}), and its "

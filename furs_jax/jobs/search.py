@@ -8,6 +8,7 @@ import jax
 import ml_collections
 import numpy as np
 
+from furs_jax.data import Dataset
 from furs_jax.errors import DamagedError, FursError, WorkdirError
 from furs_jax.jobs.compare import check_finals, check_result, compare, compared
 from furs_jax.jobs.prepare import AS_GIVEN, prepare
@@ -86,9 +87,11 @@ def run_in_folder(
                 console.header(folder, run.task, budget, run.start)
                 channels = list(run.start)
                 network = record_network(run.task.net, channels, run.task.dataset.num_classes)
-                begin = {"channels": channels, "network": network, **environment}
+                data = _record_data(run.task.dataset)
+                begin = {"channels": channels, "network": network, "data": data, **environment}
                 stored = folder.start(_as_json(config), begin)
-                stored.pop("network")  # for reports, and missing in runs of earlier versions
+                for name in ("network", "data"):  # for readers, not in runs of earlier versions
+                    stored.pop(name)
                 if (begun := stored.pop("channels")) not in (None, channels):
                     raise WorkdirError(
                         f"workdir {folder.path} began with channels {begun}, which are {channels} "
@@ -136,6 +139,12 @@ def _checked_table(
 
 def _as_json(config: ml_collections.ConfigDict) -> Record:
     return json.loads(config.to_json_best_effort())
+
+
+def _record_data(dataset: Dataset) -> Record:
+    """What one needs besides the weights to use what is found: see `furs_jax.jobs.load`."""
+    fields = ("mean", "std", "class_names")
+    return {field: list(getattr(dataset, field)) for field in fields}
 
 
 def _environment(task: Task) -> Record:
