@@ -8,7 +8,7 @@ from typing import Any
 _EXPORTS = {
     "default_config": "furs_jax.config_files",
     "estimate_furs": "furs_jax.furs.estimate",
-    "FURs": "furs_jax.furs.estimate",
+    "FURs": "furs_jax.furs.ratios",
     "get_network": "furs_jax.networks",
     "Network": "furs_jax.networks",
     "reallocate": "furs_jax.widths.reallocate",

@@ -14,8 +14,8 @@ from scipy import stats
 
 from furs_jax import report
 from furs_jax.errors import ConfigError, MissingExtraError
-from furs_jax.furs.estimate import FURs, drop_rates
 from furs_jax.furs.measure import make_task_estimate, search_batches
+from furs_jax.furs.ratios import FURs, drop_rates
 from furs_jax.furs.steps import draw_noise, make_dropout_step, make_fisher_step
 from furs_jax.gates import dropout_gates
 from furs_jax.jobs.prepare import estimator_of, prepare, recipe_of

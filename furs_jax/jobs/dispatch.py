@@ -12,8 +12,8 @@ import ml_collections
 
 from furs_jax import paths
 from furs_jax.errors import ConfigError, DataError, MissingExtraError
-from furs_jax.furs.estimate import what_draws_bought
 from furs_jax.furs.measure import make_task_estimate, search_batches
+from furs_jax.furs.significance import what_draws_bought
 from furs_jax.jobs.compare import check_finals, train_seeds
 from furs_jax.jobs.prepare import Prepared, given_channels, initial_network, prepare, start_vector
 from furs_jax.jobs.search import run_in_folder, search

@@ -8,8 +8,8 @@ import ml_collections
 
 from furs_jax.data import AnySplit
 from furs_jax.data.batches import steps_per_epoch
-from furs_jax.furs.estimate import sure, what_draws_bought
 from furs_jax.furs.measure import make_task_estimate, search_batches
+from furs_jax.furs.significance import sure, what_draws_bought
 from furs_jax.jobs.prepare import first_recipe, recipe_of, warm_recipe
 from furs_jax.machine import hosts
 from furs_jax.machine.programs import release_programs

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from furs_jax.furs.estimate import FURs
+from furs_jax.furs.ratios import FURs
 from furs_jax.networks import Network
 from furs_jax.run.statistics import Interval
 from furs_jax.run.text import printable

@@ -25,8 +25,9 @@ from furs_jax import options as options_lib
 from furs_jax.data import AnySplit, Dataset
 from furs_jax.errors import ConfigError, FursError, WorkdirError
 from furs_jax.furs import measure
-from furs_jax.furs.estimate import Estimator, FURs
+from furs_jax.furs.estimate import Estimator
 from furs_jax.furs.measure import Reread
+from furs_jax.furs.ratios import FURs
 from furs_jax.jobs import compare, dispatch, prepare
 from furs_jax.machine import hosts
 from furs_jax.methods import network_adjustment

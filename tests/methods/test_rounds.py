@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from furs_jax.furs.estimate import spread, sure
+from furs_jax.furs.significance import spread, sure
 from furs_jax.jobs import compare
 from furs_jax.jobs.dispatch import run
 from furs_jax.jobs.search import search
