@@ -12,7 +12,7 @@ from furs_jax.report.table4 import comparison
 from furs_jax.run.tables import format_table
 from furs_jax.run.text import csv_text, markdown, printable
 from tests.fake_runs import fake_run, rewrite
-from tests.report.test_report import csv_rows
+from tests.report.test_table4 import csv_rows
 
 NASTY = (
     "=cmd|' $x_{$ `rm` <script>a&b<script> ![i](x) \x1b[31m\n\r\u202e \udc80 \x00 _em_ **b** ~~s~~"
