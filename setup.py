@@ -3,6 +3,20 @@
 import pathlib
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+
+class BuildWithConfigs(build_py):
+    """Puts configs/ into what is installed; an editable install has the project's folder itself."""
+
+    def finalize_options(self):
+        super().finalize_options()
+        if not self.editable_mode:
+            # In a folder that holds nothing else, since it comes onto the path: see paths.PROJECT.
+            name = "furs_jax.project.configs"
+            self.packages = [*self.packages, name]
+            self.package_dir = {**self.package_dir, name: "configs"}
+
 
 setup(
     name="furs_jax",
@@ -16,6 +30,7 @@ setup(
     # named furs_jax would import that folder, as a namespace, in place of the package in it.
     package_dir={"": "."},
     packages=find_packages(include=["furs_jax", "furs_jax.*"]),
+    cmdclass={"build_py": BuildWithConfigs},
     package_data={"furs_jax.report": ["published.json"]},
     # Lower bounds are the versions that were tested; see README.
     install_requires=[

@@ -10,8 +10,8 @@ Published, original to searched: r20 69.52 to 71.57 %, r32 72.57 to 74.14, r56 7
 76.32 to 76.95, pyramidnet20 66.58 to 71.53.
 """
 
-from configs import r20_cifar
-from configs.default import choose, set_width
+from . import r20_cifar
+from .default import choose, set_width
 
 ROWS = {  # network, width multiplier
     "r20": ("resnet20_cifar", 1.0),

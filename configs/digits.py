@@ -6,8 +6,8 @@ Measured on 2 cores of a CPU, 5 final seeds: 8 min 41 s beside other work; top-1
 99.11 ± 0.62 %, of the searched network 99.11 ± 0.45 %.
 """
 
-from configs.default import adapt, set_width
-from configs.default import get_config as default
+from .default import adapt, set_width
+from .default import get_config as default
 
 
 def get_config(argument: str = ""):

@@ -14,8 +14,8 @@ noise). At 14x14: plain14_14px 83.43 ± 0.52 (10 seeds) and 83.42 ± 0.60. From 
 controls. The others: not measured.
 """
 
-from configs.default import adapt, choose, set_width
-from configs.default import get_config as default
+from .default import adapt, choose, set_width
+from .default import get_config as default
 
 ROWS = {  # network, width multiplier, fewest channels, pool
     "resnet14": ("resnet14_cifar", 0.5, 4, 1),  # 5.0 MMACs

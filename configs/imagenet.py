@@ -10,8 +10,8 @@ with distillation (r18_0.8x_kd) to 71.00 %, mnasnet 74.21 to 74.88 % at 312. Eff
 in the paper.
 """
 
-from configs import r18
-from configs.default import choose, set_width
+from . import r18
+from .default import choose, set_width
 
 ROWS = {  # network, width multiplier
     "r18": ("resnet18", 1.0),

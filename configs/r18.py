@@ -13,8 +13,8 @@ folder of photos instead, add --config.data.name=folder:DIR --config.data.search
 --config.data.image_size=64.
 """
 
-from configs.default import adapt
-from configs.default import get_config as default
+from .default import adapt
+from .default import get_config as default
 
 
 def get_config(argument: str = ""):

@@ -6,8 +6,8 @@ Reads CIFAR-100 through TFDS; the error message says how to prepare it. Publishe
 71.57 % at 40 MMACs. Accuracy and time here: not measured (CIFAR was not at hand).
 """
 
-from configs.default import adapt
-from configs.default import get_config as default
+from .default import adapt
+from .default import get_config as default
 
 
 def get_config(argument: str = ""):

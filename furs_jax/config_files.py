@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -14,12 +15,13 @@ import ml_collections
 from furs_jax import paths
 from furs_jax.errors import ConfigError
 
-_DEFAULT = "configs/default.py"
+_CONFIGS = paths.PROJECT / "configs"
+_PACKAGE = "furs_config"  # that a config file is in while it is executed
 
 
 def default_config() -> ml_collections.ConfigDict:
     """Every option with its default: what get_config() of configs/default.py returns."""
-    return load_module(paths.PROJECT / _DEFAULT).get_config()
+    return load_module(_CONFIGS / "default.py").get_config()
 
 
 def find_config(given: str) -> tuple[pathlib.Path, str | None]:
@@ -43,10 +45,18 @@ def find_config(given: str) -> tuple[pathlib.Path, str | None]:
 
 
 def load_module(file: pathlib.Path) -> Any:
-    """Executes a config file; what it imports as configs.x is the project's."""
+    """Executes a config file, which may import others.
+
+    What it imports from `.x` is x.py beside it, or else the project's; what it imports from
+    `configs.x` is the project's, unless a package of that name comes first on the path.
+    """
     if str(paths.PROJECT) not in sys.path:
         sys.path.append(str(paths.PROJECT))
-    loader = importlib.machinery.SourceFileLoader("furs_config", str(file))
+    for name in [name for name in sys.modules if name.startswith(f"{_PACKAGE}.")]:
+        del sys.modules[name]  # which another folder's files have imported
+    package = sys.modules[_PACKAGE] = types.ModuleType(_PACKAGE)
+    package.__path__ = [str(file.parent), str(_CONFIGS)]
+    loader = importlib.machinery.SourceFileLoader(f"{_PACKAGE}.file", str(file))
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
     call(file, loader.exec_module, module)
     return module

@@ -9,8 +9,9 @@ import re
 
 from furs_jax.errors import ConfigError
 
-# The folder that holds furs_jax and, in a clone of the project, configs/.
-PROJECT = pathlib.Path(__file__).resolve().parents[1]
+_INSTALLED = pathlib.Path(__file__).resolve().with_name("project")  # see setup.py
+# The folder that holds configs/: a clone of the project, or what an installation has of it.
+PROJECT = _INSTALLED if _INSTALLED.is_dir() else _INSTALLED.parents[1]
 
 _ADDRESS = re.compile(
     r"[A-Za-z][A-Za-z0-9+.-]*://"  # of a bucket or a server
