@@ -1,49 +1,19 @@
 """Batches as pure functions of (seed, step), so that a resumed run meets the same ones."""
 
 import functools
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator
 
 import numpy as np
 
-Batch = dict[str, np.ndarray]
-# (step, places in its batch, shape (n,)) -> those n examples
-Read = Callable[[int, np.ndarray], Batch]
+from furs_jax.data.dataset import AnySplit, Batch
 
 
-class Split(NamedTuple):
-    """Labelled images of equal size, in memory; `disk.DiskSplit` does the same for files."""
-
-    images: np.ndarray  # uint8, shape (N, H, W, C)
-    labels: np.ndarray  # int32, shape (N,)
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        return self.images.shape[1:]
-
-    def take(self, index: np.ndarray | slice) -> "Split":
-        return Split(self.images[index], self.labels[index])
-
-    def joined(self, other: "Split") -> "Split":
-        """The images of this split, then those of the other."""
-        return Split(*(np.concatenate(pair) for pair in zip(self, other, strict=True)))
-
-    def examples(self, index: np.ndarray, crop_seed: tuple[int, ...] | None = None) -> Batch:
-        """image and label at `index`; crops are cut on the device, so the seed is not used."""
-        del crop_seed
-        return {"image": self.images[index], "label": self.labels[index]}
-
-    def batches(self, read: Read, steps: range, places: np.ndarray) -> Iterator[Batch]:
-        """What `read` gives for each step, in order."""
-        return (read(step, places) for step in steps)
-
-
-def steps_per_epoch(split: Split, batch_size: int) -> int:
+def steps_per_epoch(split: AnySplit, batch_size: int) -> int:
     """Whole batches in one epoch; the remainder is left out, another one every epoch."""
     return len(split.labels) // batch_size
 
 
-def training_batch(split: Split, seed: int, step: int, batch_size: int) -> Batch:
+def training_batch(split: AnySplit, seed: int, step: int, batch_size: int) -> Batch:
     """The batch of a training step: a new permutation of the split in every epoch.
 
     Returns:
@@ -54,7 +24,7 @@ def training_batch(split: Split, seed: int, step: int, batch_size: int) -> Batch
 
 
 def training_batches(
-    split: Split,
+    split: AnySplit,
     seed: int,
     steps: range,
     batch_size: int,
@@ -79,7 +49,7 @@ def host_places(batch_size: int, host: int, hosts: int) -> np.ndarray:
 
 
 def _training_examples(
-    split: Split, seed: int, batch_size: int, step: int, places: np.ndarray
+    split: AnySplit, seed: int, batch_size: int, step: int, places: np.ndarray
 ) -> Batch:
     epoch, position = divmod(step, steps_per_epoch(split, batch_size))
     order = _order(seed, epoch, len(split.labels))
@@ -92,7 +62,7 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
 
 
 def evaluation_batches(
-    split: Split, batch_size: int, host: int = 0, hosts: int = 1
+    split: AnySplit, batch_size: int, host: int = 0, hosts: int = 1
 ) -> Iterator[Batch]:
     """Every image once, in order, in batches of one shape.
 
@@ -111,7 +81,7 @@ def evaluation_batches(
     yield from split.batches(read, steps, host_places(batch_size, host, hosts))
 
 
-def _evaluation_examples(split: Split, batch_size: int, step: int, places: np.ndarray) -> Batch:
+def _evaluation_examples(split: AnySplit, batch_size: int, step: int, places: np.ndarray) -> Batch:
     places = step * batch_size + places
     index = np.minimum(places, len(split.labels) - 1)
     examples = split.examples(index)

@@ -61,7 +61,7 @@ def decode_crop(data: bytes, choose: Callable[[int, int], Box], out: np.ndarray)
 
     Grey images get three equal channels; palettes, CMYK and 16 bits become 8-bit RGB, an alpha
     channel is dropped, and images that EXIF says are turned are turned upright. Floats and other
-    depths: see `depth.eight_bits`. Of several frames the first is taken.
+    depths: see `pixels.eight_bits`. Of several frames the first is taken.
 
     Args:
       data: of a JPEG file, or of one that `formats.decode` reads.

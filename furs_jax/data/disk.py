@@ -12,11 +12,10 @@ from typing import Protocol
 
 import numpy as np
 
-from furs_jax.data.batches import Batch, Read, Split
-from furs_jax.data.depth import UnsupportedError
+from furs_jax.data.dataset import Batch, Read
+from furs_jax.data.pixels import UnsupportedError
 from furs_jax.errors import DataError, MissingExtraError
 from furs_jax.machine.cores import usable_cores
-from furs_jax.options.schema import check_option
 
 # Images that a thread reads at a time: few, so that a batch is shared out evenly over threads; more
 # than one, so that Grain's own work per element doesn't count.
@@ -47,11 +46,6 @@ class Reading:
     prefetch: int = 2
     on_corrupt: str = "raise"
 
-    def check(self) -> None:
-        """Raises ConfigError where a field can't work."""
-        for field, value in dataclasses.asdict(self).items():
-            check_option(f"data.{field}", value)
-
     @property
     def threads(self) -> int:
         """Threads that read in each process."""
@@ -60,7 +54,7 @@ class Reading:
 
 @dataclasses.dataclass(frozen=True)
 class DiskSplit:
-    """Labelled images of any sizes on disk; has what `batches.Split` has, but for `images`."""
+    """Labelled images of any sizes on disk."""
 
     records: Records
     numbers: np.ndarray  # int64, shape (N,): which of the records
@@ -175,9 +169,6 @@ class DiskSplit:
                 yield {key: np.concatenate([part[key] for part in batch]) for key in batch[0]}
         finally:
             chunks.close()
-
-
-AnySplit = Split | DiskSplit
 
 
 def _end_with_parent(index: int, count: int) -> None:

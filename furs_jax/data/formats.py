@@ -20,12 +20,14 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from furs_jax.data.depth import UnsupportedError, eight_bits
+from furs_jax.data.pixels import (
+    UnsupportedError,
+    check_size,
+    eight_bits,
+    orientation,
+    upright,
+)
 
-# 8192 x 8192: full-frame cameras have up to 61 million, most phones 50. A thread takes up to 14
-# bytes for each while it decodes (measured), 0.9 GB.
-MAX_PIXELS = 1 << 26
-_ORIENTATION = 0x0112  # EXIF tag
 _READERS = (
     (b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
     (b"RIFF", WebPImagePlugin.WebPImageFile),
@@ -65,14 +67,6 @@ _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT, _JPEG_TABLES = 258, 262, 339, 347
 _STRIPS, _TILE_SHAPE, _TILES = (273, 279), (322, 323), (324, 325)
 
 
-def check_size(height: int, width: int) -> None:
-    """Raises UnsupportedError where an image's header claims more than MAX_PIXELS."""
-    if height * width > MAX_PIXELS:
-        raise UnsupportedError(
-            f"{width}x{height} pixels, more than the {MAX_PIXELS:,} that are read; shrink it"
-        )
-
-
 def decode(data: bytes, black: bool = False) -> np.ndarray:
     """The pixels of a PNG, WebP, BMP, GIF, TIFF or PPM file, uint8 (height, width, channels).
 
@@ -102,24 +96,6 @@ def decode(data: bytes, black: bool = False) -> np.ndarray:
         raise
     except Exception as error:  # Pillow raises errors of many kinds on damaged files
         raise ValueError(str(error).partition(" <_io")[0]) from error
-
-
-def orientation(image: Image.Image) -> int:
-    """As EXIF has it, 1 to 8; 1 (upright) where that is missing or can't be read."""
-    try:
-        found = image.getexif().get(_ORIENTATION, 1)
-    except Exception:
-        return 1  # damaged EXIF: the pixels may be sound
-    return found if found in range(1, 9) else 1
-
-
-def upright(pixels: np.ndarray, turned: int) -> np.ndarray:
-    """A view of the pixels, turned and mirrored from EXIF's orientation `turned`."""
-    if turned in (3, 4, 6, 7):
-        pixels = pixels[::-1]
-    if turned in (2, 3, 7, 8):
-        pixels = pixels[:, ::-1]
-    return pixels.swapaxes(0, 1) if turned > 4 else pixels
 
 
 def _pixels(image: Image.Image, black: bool) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 import simplejpeg
 from PIL import JpegImagePlugin
 
-from furs_jax.data.formats import check_size, orientation, upright
+from furs_jax.data.pixels import check_size, orientation, upright
 
 START = b"\xff\xd8"
 

@@ -1,41 +1,29 @@
-"""The three splits: train (weights), search (FURs), test (read once, at the end)."""
+"""Data sets by name, in three splits: train (weights), search (FURs), test (read at the end)."""
 
-from typing import NamedTuple
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable
 
 import numpy as np
 
-from furs_jax.data.batches import Split
-from furs_jax.data.disk import AnySplit, DiskSplit, Reading
+from furs_jax.data import folders, in_memory
+from furs_jax.data.dataset import AnySplit, Dataset, Images, Split
+from furs_jax.data.disk import DiskSplit, Reading, split_on_disk
 from furs_jax.data.holdout import stratified
 from furs_jax.data.notes import say
-from furs_jax.data.sources import Images, load_images
 from furs_jax.errors import ConfigError, DataError
 from furs_jax.options.schema import check_option
 
+SOURCES = (
+    "digits",
+    "idx:DIR (files as of MNIST and Fashion-MNIST)",
+    "folder:DIR (with train/CLASS/*.JPEG and val/CLASS/*.JPEG)",
+    "tfds:NAME (such as tfds:cifar10, tfds:cifar100, tfds:imagenet2012)",
+    "random:HxWxC:CLASSES:COUNT (noise, to try speed and set-up)",
+)
 # Of images on disk: the usual figures of ImageNet's red, green and blue, of 1.
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-class Dataset(NamedTuple):
-    """A data set, split; train and search are disjoint parts of the source's training images."""
-
-    name: str
-    train: AnySplit
-    search: AnySplit
-    test: AnySplit
-    num_classes: int
-    mean: tuple[float, ...]  # of each image channel over the training images, of 255
-    std: tuple[float, ...]
-    class_names: tuple[str, ...] = ()  # where they are known
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        return self.train.image_shape
-
-    @property
-    def train_and_search(self) -> AnySplit:
-        """All images that may be trained on, for the final training."""
-        return self.train.joined(self.search)
 
 
 def load_dataset(
@@ -79,6 +67,52 @@ def load_dataset(
     else:
         mean, std = _statistics(train.images)
     return Dataset(name, train, search, test, images.num_classes, mean, std, images.class_names)
+
+
+def load_images(name: str, data_dir: str | None = None, reading: Reading | None = None) -> Images:
+    """Loads a data set into memory, or lists it where its images stay on disk.
+
+    Args:
+      name: one of `SOURCES`.
+      data_dir: where TFDS keeps its prepared sets; None for its default.
+      reading: of images on disk; None for its defaults.
+
+    Raises:
+      DataError: the name is unknown, or files are missing or damaged; says how to get them.
+    """
+    kind, _, argument = name.partition(":")
+    reading = reading or Reading()
+    for field, value in dataclasses.asdict(reading).items():
+        check_option(f"data.{field}", value)
+    loaders: dict[str, Callable[[], Images]] = {
+        "digits": in_memory.digits,
+        "idx": lambda: in_memory.idx(pathlib.Path(argument).expanduser()),
+        "folder": lambda: _folder(pathlib.Path(argument).expanduser(), reading),
+        "tfds": lambda: _tfds(argument, data_dir, reading),
+        "random": lambda: in_memory.random(argument),
+    }
+    if kind not in loaders:
+        raise DataError(f"unknown data set {name!r}; config.data.name can be {'; '.join(SOURCES)}")
+    return loaders[kind]()
+
+
+def _folder(folder: pathlib.Path, reading: Reading) -> Images:
+    found = folders.scan(folder)
+    say(found.summary)
+    return Images(
+        split_on_disk(found.train, found.train_labels, reading),
+        split_on_disk(found.test, found.test_labels, reading),
+        len(found.class_folders),
+        tuple(pathlib.Path(folder).name for folder in found.class_folders),
+        found.class_folders,
+    )
+
+
+def _tfds(name: str, data_dir: str | None, reading: Reading) -> Images:
+    from furs_jax.data import tfds_sets  # imports TFDS and JAX
+
+    on_disk = functools.partial(split_on_disk, reading=reading)
+    return tfds_sets.load(name, data_dir, on_disk, reading.threads)
 
 
 def _pooled(split: AnySplit, side: int) -> AnySplit:

@@ -10,18 +10,17 @@ import hashlib
 import os
 import pathlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from furs_jax.data.batches import Split
-from furs_jax.data.depth import UnsupportedError, eight_bits
-from furs_jax.data.disk import AnySplit, Reading, split_on_disk
+from furs_jax.data.dataset import AnySplit, Images, Split
 from furs_jax.data.holdout import stratified
 from furs_jax.data.notes import say
+from furs_jax.data.pixels import UnsupportedError, eight_bits
 from furs_jax.errors import DataError, MissingExtraError
 from furs_jax.machine.program_cache import cache_folder
 
@@ -31,12 +30,21 @@ _UNKNOWN = -1  # the label of images without one
 
 
 def load(
-    name: str, data_dir: str | None, reading: Reading
-) -> tuple[AnySplit, AnySplit, int, tuple[str, ...]]:
-    """The images to train on, those to test on, the number of classes, and their names.
+    name: str,
+    data_dir: str | None,
+    on_disk: Callable[["TfdsRecords", np.ndarray], AnySplit],
+    threads: int,
+) -> Images:
+    """The images of a set to train on and to test on.
 
     Where a set has no labelled test split, its validation split is tested on; where it has neither,
     a part of its training images.
+
+    Args:
+      name: as TFDS knows it.
+      data_dir: where it is prepared; None for TFDS's default.
+      on_disk: makes a split of records and labels, for images that are not held in memory.
+      threads: that read labels.
 
     Raises:
       DataError: the set is unknown, not prepared, damaged, or no classification of images.
@@ -60,7 +68,7 @@ def load(
         raise DataError(
             f"{name!r} has the splits {', '.join(known)}, and none named train; choose another set"
         )
-    read = functools.partial(_split, name, builder, data_dir, reading)
+    read = functools.partial(_split, name, builder, data_dir, on_disk, threads)
     train = read("train")
     classes, names = label.num_classes, tuple(label.names or ())
     _check_labels(train.labels, classes, f"the split train of {name!r}")
@@ -75,7 +83,7 @@ def load(
         _check_labels(test.labels, classes, f"the split {split} of {name!r}")
         if split != "test":
             say(f"tfds:{name} has no labelled test split; its split {split} is tested on")
-        return train, test, classes, names
+        return Images(train, test, classes, names)
     try:
         kept, held = stratified(
             train.labels, _TEST_SHARE, 0, f"tfds:{name}", [f"class {word!r}" for word in names]
@@ -90,10 +98,12 @@ def load(
         f"tfds:{name} has no labelled test split; {len(held):,} of its {len(train.labels):,} "
         "training images, in equal shares of its classes, are held out and tested on"
     )
-    return train.take(kept), train.take(held), classes, names
+    return Images(train.take(kept), train.take(held), classes, names)
 
 
-def _split(name: str, builder: Any, data_dir: str | None, reading: Reading, split: str) -> AnySplit:
+def _split(
+    name: str, builder: Any, data_dir: str | None, on_disk: Callable, threads: int, split: str
+) -> AnySplit:
     import tensorflow_datasets as tfds
 
     with _explained(name, data_dir):
@@ -115,7 +125,7 @@ def _split(name: str, builder: Any, data_dir: str | None, reading: Reading, spli
     prepared = ""
     with contextlib.suppress(OSError):  # a set prepared anew has labels of its own
         prepared = os.stat(os.path.join(builder.data_dir, "dataset_info.json")).st_mtime_ns
-    return split_on_disk(records, _labels(records, prepared, reading.threads), reading)
+    return on_disk(records, _labels(records, prepared, threads))
 
 
 def _check_labels(labels: np.ndarray, classes: int, where: str) -> None:

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from furs_jax.data import formats
 from furs_jax.data.decode import Box, decode_crop
-from furs_jax.data.depth import UnsupportedError, eight_bits
+from furs_jax.data.pixels import UnsupportedError, eight_bits
 
 RAMP = np.linspace(0, 1, 32, dtype=np.float32)[:, None].repeat(32, 1)
 BYTES = np.round(255 * RAMP).astype(np.uint8)

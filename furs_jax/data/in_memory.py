@@ -1,4 +1,4 @@
-"""Where images come from: digits, IDX files, TFDS, a folder of classes, or random numbers."""
+"""Data sets that are read into memory: digits, IDX files, or random numbers."""
 
 import gzip
 import math
@@ -6,26 +6,12 @@ import os
 import pathlib
 import re
 import struct
-from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 
-from furs_jax.data import folders
-from furs_jax.data.batches import Split
-from furs_jax.data.disk import AnySplit, Reading, split_on_disk
+from furs_jax.data.dataset import Images, Split
 from furs_jax.data.holdout import stratified
-from furs_jax.data.notes import say
 from furs_jax.errors import DataError
-
-SOURCES = (
-    "digits",
-    "idx:DIR (files as of MNIST and Fashion-MNIST)",
-    "folder:DIR (with train/CLASS/*.JPEG and val/CLASS/*.JPEG)",
-    "tfds:NAME (such as tfds:cifar10, tfds:cifar100, tfds:imagenet2012)",
-    "random:HxWxC:CLASSES:COUNT (noise, to try speed and set-up)",
-)
-
 
 # What an IDX file's third byte says that it holds.
 _IDX_TYPES = {
@@ -41,48 +27,7 @@ _IDX_TYPES = {
 _SMALL, _SHRINKS = 1 << 28, 100
 
 
-class Images(NamedTuple):
-    """A source's images: those that may be trained on, and those read once at the end."""
-
-    train: AnySplit
-    test: AnySplit
-    num_classes: int
-    class_names: tuple[str, ...] = ()  # where they are known
-    class_folders: tuple[str, ...] = ()  # of images on disk, where one looks for a class
-
-    @property
-    def shown_classes(self) -> tuple[str, ...]:
-        """How the user would look for each class; empty where nothing tells."""
-        return self.class_folders or tuple(f"class {name!r}" for name in self.class_names)
-
-
-def load_images(name: str, data_dir: str | None = None, reading: Reading | None = None) -> Images:
-    """Loads a data set into memory, or lists it where its images stay on disk.
-
-    Args:
-      name: one of `SOURCES`.
-      data_dir: where TFDS keeps its prepared sets; None for its default.
-      reading: of images on disk; None for its defaults.
-
-    Raises:
-      DataError: the name is unknown, or files are missing or damaged; says how to get them.
-    """
-    kind, _, argument = name.partition(":")
-    reading = reading or Reading()
-    reading.check()
-    loaders: dict[str, Callable[[], Images]] = {
-        "digits": _digits,
-        "idx": lambda: _idx(pathlib.Path(argument).expanduser()),
-        "folder": lambda: _folder(pathlib.Path(argument).expanduser(), reading),
-        "tfds": lambda: _tfds(argument, data_dir, reading),
-        "random": lambda: _random(argument),
-    }
-    if kind not in loaders:
-        raise DataError(f"unknown data set {name!r}; config.data.name can be {'; '.join(SOURCES)}")
-    return loaders[kind]()
-
-
-def _digits() -> Images:
+def digits() -> Images:
     """1,797 handwritten digits of 8x8 pixels; a seeded, stratified fifth of them is the test."""
     from sklearn.datasets import load_digits
 
@@ -93,7 +38,7 @@ def _digits() -> Images:
     return Images(split.take(train), split.take(test), 10)
 
 
-def _idx(folder: pathlib.Path) -> Images:
+def idx(folder: pathlib.Path) -> Images:
     train, test = (
         Split(
             _read_idx(folder, f"{part}-images-idx3-ubyte", 3)[..., None],
@@ -159,25 +104,7 @@ def _check_claim(size: int, header: int, file_size: int, gzipped: bool) -> None:
         raise ValueError(f"its header claims {size:,} bytes, of {file_size:,} in the file")
 
 
-def _folder(folder: pathlib.Path, reading: Reading) -> Images:
-    found = folders.scan(folder)
-    say(found.summary)
-    return Images(
-        split_on_disk(found.train, found.train_labels, reading),
-        split_on_disk(found.test, found.test_labels, reading),
-        len(found.class_folders),
-        tuple(pathlib.Path(folder).name for folder in found.class_folders),
-        found.class_folders,
-    )
-
-
-def _tfds(name: str, data_dir: str | None, reading: Reading) -> Images:
-    from furs_jax.data import tfds_sets  # imports TFDS and JAX
-
-    return Images(*tfds_sets.load(name, data_dir, reading))
-
-
-def _random(argument: str) -> Images:
+def random(argument: str) -> Images:
     match = re.fullmatch(r"(\d+)x(\d+)x(\d+):(\d+):(\d+)", argument)
     if not match:
         raise DataError(f"'random:{argument}' should be like random:32x32x3:100:1024")
