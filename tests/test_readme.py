@@ -17,7 +17,7 @@ import pytest
 import furs_jax
 from furs_jax import cli
 from furs_jax.bench.__main__ import BENCHMARKS
-from furs_jax.networks.resources import traced_macs
+from furs_jax.networks.products import traced_macs
 from furs_jax.options.schema import OPTIONS
 from tests import ROOT
 from tests.conftest import random_variables

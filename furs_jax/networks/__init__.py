@@ -1,45 +1,28 @@
-"""Networks by name, as pure functions of a channel vector."""
+"""Networks by name, as pure functions of a channel vector.
 
-import functools
-from collections.abc import Callable
+A family is one file in families/, whose NETWORKS is a table of names: (a function of
+width_multiplier and the module's fields that gives the module, (H, W, C) of images when none is
+given).
+"""
+
+import importlib
+import pkgutil
 
 import flax.linen as nn
 
 from furs_jax.errors import ConfigError
-from furs_jax.networks.families.densenet import densenet
-from furs_jax.networks.families.mbconv import efficientnet_b0, mnasnet_a1, mnasnet_cifar
-from furs_jax.networks.families.plain import plain
-from furs_jax.networks.families.pyramidnet import pyramidnet
-from furs_jax.networks.families.resnet import cifar_resnet, imagenet_resnet
+from furs_jax.networks import families
+from furs_jax.networks.blocks import CIFAR, IMAGENET
 from furs_jax.networks.network import Network
-from furs_jax.networks.traced import user_module
 from furs_jax.options.schema import check_option
+from furs_jax.plugins import imported
 
-_CIFAR, _IMAGENET = (32, 32, 3), (224, 224, 3)
-
-# name -> (function of width_multiplier and module fields, image shape when none is given)
-_FAMILIES: dict[str, tuple[Callable[..., nn.Module], tuple[int, int, int]]] = {
-    **{
-        f"resnet{depth}_cifar": (functools.partial(cifar_resnet, depth), _CIFAR)
-        for depth in (8, 14, 20, 32, 56, 110)
-    },
-    **{
-        f"resnet{depth}": (functools.partial(imagenet_resnet, depth), _IMAGENET)
-        for depth in (18, 34)
-    },
-    **{f"plain{depth}_cifar": (functools.partial(plain, depth), _CIFAR) for depth in (14, 20)},
-    **{
-        f"densenet{depth}_cifar": (functools.partial(densenet, depth), _CIFAR) for depth in (16, 40)
-    },
-    **{
-        f"pyramidnet{depth}_cifar": (functools.partial(pyramidnet, depth), _CIFAR)
-        for depth in (14, 20)
-    },
-    "mnasnet_cifar": (mnasnet_cifar, _CIFAR),
-    "mnasnet_a1": (mnasnet_a1, _IMAGENET),
-    "efficientnet_b0": (efficientnet_b0, _IMAGENET),
+_FOUND = {
+    name: entry
+    for family in pkgutil.iter_modules(families.__path__, f"{families.__name__}.")
+    for name, entry in importlib.import_module(family.name).NETWORKS.items()
 }
-NETWORKS = tuple(_FAMILIES)
+NETWORKS = tuple(_FOUND)
 __all__ = ["NETWORKS", "Network", "get_network"]
 
 
@@ -54,7 +37,7 @@ def get_network(
 
     Args:
       name: one of `NETWORKS`, or your own module as "my_package.my_module:MyNet", see
-        `furs_jax.networks.traced`.
+        `furs_jax.networks.network`.
       width_multiplier: stem and sites have int(width_multiplier * c) channels; of your own module
         only the sites.
       num_classes: by default 100 (CIFAR's networks) or 1000 (ImageNet's).
@@ -68,16 +51,16 @@ def get_network(
     check_option("padding", padding)
     check_option("width_multiplier", width_multiplier)
     if ":" in name:
-        module = user_module(name, num_classes, padding)
-        net = Network.from_module(module, image_shape or _IMAGENET, name, num_classes)
+        module = _module_of(name, num_classes, padding)
+        net = Network.from_module(module, image_shape or IMAGENET, name, num_classes)
         return net.scaled(width_multiplier)
-    if name not in _FAMILIES:
+    if name not in _FOUND:
         raise ConfigError(
             f"unknown network {name!r}; known are {', '.join(NETWORKS)}, and your own as "
             "my_package.my_module:MyNet"
         )
-    build, default_shape = _FAMILIES[name]
-    classes = num_classes or (100 if default_shape == _CIFAR else 1000)
+    build, default_shape = _FOUND[name]
+    classes = num_classes or (100 if default_shape == CIFAR else 1000)
     template = build(width_multiplier, num_classes=classes)
     if hasattr(template, "padding"):  # others have no residual sums
         template = template.clone(padding=padding)
@@ -87,3 +70,25 @@ def get_network(
             "give a larger one"
         )
     return Network(name, template, image_shape or default_shape)
+
+
+def _module_of(name: str, num_classes: int | None, padding: str) -> nn.Module:
+    """The module that "my_package.my_module:MyNet" names: a class, a function or a module.
+
+    Raises:
+      ConfigError: there is none.
+    """
+    module = imported(name, "network")
+    if not isinstance(module, nn.Module) and callable(module):
+        try:
+            module = module()
+        except TypeError as error:
+            raise ConfigError(
+                f"network={name!r} can't be built without arguments: {error}; give its fields "
+                "defaults, `channels` too"
+            ) from error
+    if not isinstance(module, nn.Module):
+        raise ConfigError(f"network={name!r} is no flax.linen module but a {type(module)}")
+    fields = {"num_classes": num_classes, "padding": padding}
+    known = {k: v for k, v in fields.items() if v is not None and hasattr(module, k)}
+    return module.clone(**known) if known else module

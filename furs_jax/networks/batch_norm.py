@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from furs_jax.networks.resources import inner_jaxprs
+from furs_jax.networks.jaxprs import inner_jaxprs
 
 _REDUCED = ("psum", "psum_invariant", "pmax", "pmin", "all_gather", "all_gather_invariant")
 

@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from furs_jax.gates import Gates, fit_width, gate, match_streams
-from furs_jax.networks.resources import Layer
+from furs_jax.networks.layers import Layer
+
+CIFAR, IMAGENET = (32, 32, 3), (224, 224, 3)  # shapes of images
 
 
 class Conv(NamedTuple):

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from furs_jax.gates import SITE_MARK, SiteMarks
-from furs_jax.networks.network import Network
-from furs_jax.networks.resources import inner_jaxprs
+from furs_jax.networks.jaxprs import inner_jaxprs
+from furs_jax.networks.searchable import Searchable
 
 _SUMS = ("add", "add_any", "scatter-add")  # primitives' names
 
@@ -33,7 +33,7 @@ class Connections(NamedTuple):
     branches: bool  # whether layers lie side by side, of whom none reads the other
 
 
-def find_connections(net: Network) -> Connections:
+def find_connections(net: Searchable) -> Connections:
     """The connections of a network, traced with its initial channels; nothing is computed."""
     images = jax.ShapeDtypeStruct((1, *net.image_shape), jnp.float32)
     module, marks = net.module(net.channels), SiteMarks([])

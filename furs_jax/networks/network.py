@@ -1,32 +1,38 @@
-"""A network as a pure function of its channel vector."""
+"""A network as a pure function of its channel vector: one of ours, or your own from its trace.
+
+Your own is any linen module with a `channels` field. It is called as module.apply(variables,
+images, gates=None, train=False), images of shape (N, H, W, C), and returns float32 logits
+(N, num_classes). It passes the output of each searchable layer through
+`furs_jax.gates.gate(x, gates, site)`, behind its BatchNorm and activation, where x has
+channels[site] channels. With a gate of zero it gives the logits of the module without that
+channel. Random numbers may be drawn where train is True. Sums and concatenations of gated values
+go through `furs_jax.gates.match_streams`; a module that does without is measured by a pass for
+each site.
+
+Fields that are set where the module has them: `num_classes`, `padding`, `dtype` (of the
+computation) and `axis_name` (of the devices, for nn.BatchNorm; needed where there is one).
+"""
 
 import dataclasses
+import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 
 from furs_jax.errors import ConfigError
-from furs_jax.networks.resources import Layer
+from furs_jax.networks.checks import check_module, check_removal, fans_out, least_multiple
+from furs_jax.networks.counting import MacsModel, fit_macs
+from furs_jax.networks.layers import Layer
+from furs_jax.networks.searchable import Searchable
+from furs_jax.networks.trace import sizes, trace_module, traced_layers
 
 
 @dataclasses.dataclass(frozen=True)
-class Network:
-    """A searchable network: a linen module whose `channels` field is free.
+class Network(Searchable):
+    """A searchable network, which asks its module for the table of layers."""
 
-    This class asks the module for its table of layers; `from_module` traces any other module.
-
-    Attributes:
-      name: as given to `get_network`.
-      template: the module with its initial channels.
-      image_shape: (H, W, C) of the images that MACs are counted for.
-    """
-
-    name: str
-    template: nn.Module
-    image_shape: tuple[int, int, int]
-
-    multiple = 1  # widths that the module can be built with are multiples of it
     fans_out = True  # whether the module may be given `furs_jax.gates.FanOut`
 
     @staticmethod
@@ -35,26 +41,29 @@ class Network:
         image_shape: tuple[int, int, int],
         name: str | None = None,
         num_classes: int | None = None,
-    ) -> "Network":
-        """A network of your own: see `furs_jax.networks.traced.trace_network`."""
-        from furs_jax.networks.traced import trace_network
+    ) -> "TracedNetwork":
+        """A network of a module of your own, checked by its trace and by a trial.
 
+        Args:
+          module: see the top of this file; with its initial channels.
+          image_shape: (H, W, C) of the images that MACs are counted for.
+          name: in reports; by default the module's class.
+          num_classes: what the logits must have, by default the module's field of that name.
+
+        Raises:
+          ConfigError: a site has no gate, its width doesn't follow `channels`, a gate of zero is
+            not the network without the channel, or the module can't be called as stated; the
+            message names the site.
+        """
         try:
             hash(module)
         except TypeError as error:
             raise ConfigError(
                 f"the module's fields must be hashable, tuples not lists: {error}"
             ) from error
-        return trace_network(module, tuple(image_shape), name, num_classes)
-
-    @property
-    def channels(self) -> tuple[int, ...]:
-        """The initial channel vector, one width per site."""
-        return self.template.channels
-
-    def module(self, channels: Sequence[int], **fields: Any) -> nn.Module:
-        """The linen module of `channels`: apply(variables, images, gates=None, train=False)."""
-        return self.template.clone(channels=tuple(int(c) for c in channels), **fields)
+        return _traced_network(
+            module, tuple(image_shape), name or type(module).__name__, num_classes
+        )
 
     def layers(self, channels: Sequence[int]) -> tuple[Layer, ...]:
         """The table of layers, in order of computation."""
@@ -74,3 +83,80 @@ class Network:
         # Later rows win: a projection shortcut comes before the convolution whose site it shares.
         names = {layer.site: layer.name for layer in self.layers(self.channels)}
         return tuple(names[site] for site in range(len(self.channels)))
+
+
+@dataclasses.dataclass(frozen=True)
+class TracedNetwork(Network):
+    """A network whose MACs and parameters are counted from its trace.
+
+    Attributes:
+      model: MACs as a formula of the channels; None where none was found, and each vector is
+        traced.
+      multiple: see `Network`.
+    """
+
+    model: MacsModel | None = None
+    multiple: int = 1
+
+    def module(self, channels: Sequence[int], **fields: Any) -> nn.Module:
+        known = {key: value for key, value in fields.items() if hasattr(self.template, key)}
+        return super().module(channels, **known)
+
+    def scaled(self, width_multiplier: float) -> "TracedNetwork":
+        """The network with int(width_multiplier * c) channels at its sites, as it can be built."""
+        unit = self.multiple
+        channels = [max(int(width_multiplier * c) // unit, 1) * unit for c in self.channels]
+        return dataclasses.replace(self, template=self.module(channels))
+
+    def macs(self, channels: Sequence[int]) -> int:
+        if self.model is not None:
+            return self.model(channels)
+        unit = self.multiple
+        below = [max(math.floor(c / unit), 1) * unit for c in channels]
+        # Marginal MACs ask for widths between those that can be built, or below the least: on a
+        # straight line.
+        shares = [(c - b) / unit for c, b in zip(channels, below, strict=True)]
+        above = [b + unit * (share != 0) for b, share in zip(below, shares, strict=True)]
+        low = self._traced_macs(below)
+        if below == above:
+            return low
+        return round(low + max(shares, key=abs) * (self._traced_macs(above) - low))
+
+    def _traced_macs(self, channels: Sequence[int]) -> int:
+        trace = trace_module(self.module(channels), self.image_shape)
+        return sum(product.macs for product in trace.products)
+
+    def layers(self, channels: Sequence[int]) -> tuple[Layer, ...]:
+        return traced_layers(trace_module(self.module(channels), self.image_shape))
+
+    def params(self, channels: Sequence[int]) -> int:
+        variables = trace_module(self.module(channels), self.image_shape).variables
+        return sum(size for _, size in sizes(variables.get("params", {})))
+
+    @property
+    def fans_out(self) -> bool:
+        """Whether branches off one pass give what a pass for each site gives; tried once."""
+        return fans_out(self.template, self.image_shape)
+
+
+@functools.lru_cache(maxsize=16)
+def _traced_network(
+    module: nn.Module, image_shape: tuple[int, int, int], name: str, num_classes: int | None
+) -> TracedNetwork:
+    channels = getattr(module, "channels", None)
+    if not isinstance(channels, tuple) or not all(isinstance(c, int) for c in channels):
+        raise ConfigError(f"{name} needs a field `channels`, a tuple of ints, one for each site")
+    if not channels or min(channels) < 1:
+        raise ConfigError(f"{name} needs at least one site, and each a channel: {channels=}")
+    net = TracedNetwork(name, module, image_shape)
+    check_module(net, num_classes)
+    multiple = least_multiple(net)
+
+    def factors(vector: Sequence[int]) -> list[tuple[int, ...]]:
+        trace = trace_module(net.module(vector), net.image_shape)
+        return [product.factors for product in trace.products]
+
+    model = fit_macs(factors, net.channels, multiple)
+    net = dataclasses.replace(net, model=model, multiple=multiple)
+    check_removal(net)
+    return net

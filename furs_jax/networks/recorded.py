@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from furs_jax.errors import ConfigError
 from furs_jax.networks.connections import Connections, Shortcut, find_connections
+from furs_jax.networks.layers import Layer
 from furs_jax.networks.network import Network
-from furs_jax.networks.resources import Layer
 
 Record = dict[str, Any]
 

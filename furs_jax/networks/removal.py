@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from furs_jax.networks.network import Network
+from furs_jax.networks.searchable import Searchable
 
 Shapes = Callable[[Sequence[int]], Any]  # channels -> shapes of the variables
 Places = Callable[[int], np.ndarray]  # a site's width -> the channels that are removed
@@ -35,7 +35,7 @@ class _Cut(NamedTuple):
     sure: bool = True  # False where what never counted had to be chosen from
 
 
-def removal_fault(net: Network, shapes: Shapes) -> str | None:
+def removal_fault(net: Searchable, shapes: Shapes) -> str | None:
     """What is wrong, with its site, where a gate of zero is not the network without the channel."""
     unit = net.multiple
     channels = tuple(max(c, 2 * unit) for c in net.channels)  # a site must not lose all
@@ -47,7 +47,7 @@ def removal_fault(net: Network, shapes: Shapes) -> str | None:
     return fault and f"with {equal[0]} channels at every site {fault}"
 
 
-def _fault(net: Network, shapes: Shapes, channels: tuple[int, ...]) -> str | None:
+def _fault(net: Searchable, shapes: Shapes, channels: tuple[int, ...]) -> str | None:
     trials, sites, unit = _Trials(net, shapes, channels), range(len(channels)), net.multiple
     places: list[Places] = [
         lambda width: np.arange(unit),  # where sums align the last channels
@@ -96,7 +96,7 @@ class _Trials:
     Of several draws, because a ReLU may hide a channel in one.
     """
 
-    def __init__(self, net: Network, shapes: Shapes, channels: tuple[int, ...]):
+    def __init__(self, net: Searchable, shapes: Shapes, channels: tuple[int, ...]):
         rng = np.random.default_rng(0)
         self._net, self._shapes, self._channels = net, shapes, channels
         large = math.prod(net.image_shape[:2]) > 64**2

@@ -14,8 +14,8 @@ from matplotlib.path import Path
 
 from furs_jax.networks import Network
 from furs_jax.networks.connections import Connections, find_connections
+from furs_jax.networks.layers import Layer
 from furs_jax.networks.recorded import RecordedNetwork
-from furs_jax.networks.resources import Layer
 from furs_jax.report.sizes import size_changes
 from furs_jax.report.style import (
     INK,

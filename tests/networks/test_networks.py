@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from furs_jax.errors import ConfigError
 from furs_jax.networks import NETWORKS, get_network
 from furs_jax.networks.families.densenet import DenseNet
-from furs_jax.networks.resources import marginal_macs, traced_macs
+from furs_jax.networks.products import traced_macs
+from furs_jax.networks.resources import marginal_macs
 from tests.conftest import random_variables, tiny_densenet, tiny_network
 
 PADDINGS = ("max", "local")
@@ -286,7 +287,7 @@ def test_site_names_are_the_convolutions_of_the_blocks():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "resnet19"}, "known are resnet8_cifar"),
+        ({"name": "resnet19"}, "known are densenet16_cifar"),
         ({"name": "resnet18", "padding": "none"}, "must be one of max, local"),
         ({"name": "resnet20_cifar", "width_multiplier": 1 / 64}, "without channels"),
     ],

@@ -19,7 +19,7 @@ from furs_jax.networks import get_network
 from furs_jax.networks.batch_norm import differing
 from furs_jax.networks.families.densenet import DenseNet, densenet
 from furs_jax.networks.families.resnet import cifar_resnet
-from furs_jax.networks.resources import traced_macs
+from furs_jax.networks.products import traced_macs
 from furs_jax.options.schema import PADDINGS
 from furs_jax.training.step import shard
 from furs_jax.training.train import make_trainer

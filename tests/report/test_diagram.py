@@ -9,8 +9,8 @@ import pytest
 
 from furs_jax.gates import fit_width, gate, match_streams
 from furs_jax.networks import NETWORKS, Network, get_network
+from furs_jax.networks.layers import Layer
 from furs_jax.networks.recorded import read_network, record_network
-from furs_jax.networks.resources import Layer
 from furs_jax.report import draw_network
 from furs_jax.report.diagram import network_arcs, network_columns, network_connections
 from furs_jax.report.style import NARROWER, NEUTRAL, WIDER

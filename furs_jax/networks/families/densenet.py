@@ -3,6 +3,7 @@
 Sites are the layers of the dense blocks, their widths what each adds to the concatenation.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,8 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from furs_jax.gates import Gates, gate, match_streams
-from furs_jax.networks.blocks import Conv, average_pool, convolution, downsample, scaled
-from furs_jax.networks.resources import Layer
+from furs_jax.networks.blocks import CIFAR, Conv, average_pool, convolution, downsample, scaled
+from furs_jax.networks.layers import Layer
 
 
 class Block(NamedTuple):
@@ -116,3 +117,8 @@ def densenet(depth: int, width_multiplier: float, growth: int = 12, **fields: An
     stem, step = scaled([2 * growth, growth], width_multiplier)
     transitions = (stem + count * step, stem + 2 * count * step)
     return DenseNet((step,) * (3 * count), stem, transitions, **fields)
+
+
+NETWORKS = {
+    f"densenet{depth}_cifar": (functools.partial(densenet, depth), CIFAR) for depth in (16, 40)
+}

@@ -12,8 +12,16 @@ import jax
 import jax.numpy as jnp
 
 from furs_jax.gates import Gates, gate
-from furs_jax.networks.blocks import Conv, ConvBatchNorm, downsample, residual_sum, scaled
-from furs_jax.networks.resources import Layer
+from furs_jax.networks.blocks import (
+    CIFAR,
+    IMAGENET,
+    Conv,
+    ConvBatchNorm,
+    downsample,
+    residual_sum,
+    scaled,
+)
+from furs_jax.networks.layers import Layer
 
 SQUEEZE = 0.25  # of the block's input width
 ACTIVATIONS = {"relu": nn.relu, "swish": nn.swish}
@@ -230,3 +238,10 @@ def _mbconv_net(
     squeezes = tuple(squeeze and max(1, int(width_multiplier * squeeze)) for squeeze in squeezes)
     stem, head, *channels = scaled([stem, head, *channels], width_multiplier)
     return MBConvNet(tuple(channels), stem, head, squeezes, stages, **fields)
+
+
+NETWORKS = {
+    "mnasnet_cifar": (mnasnet_cifar, CIFAR),
+    "mnasnet_a1": (mnasnet_a1, IMAGENET),
+    "efficientnet_b0": (efficientnet_b0, IMAGENET),
+}

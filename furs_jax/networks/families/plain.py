@@ -3,6 +3,7 @@
 Sites are all convolutions but the first.
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -10,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from furs_jax.gates import Gates, gate
-from furs_jax.networks.blocks import Conv, ConvBatchNorm, scaled
-from furs_jax.networks.resources import Layer
+from furs_jax.networks.blocks import CIFAR, Conv, ConvBatchNorm, scaled
+from furs_jax.networks.layers import Layer
 
 
 class Plain(nn.Module):
@@ -71,3 +72,6 @@ def plain(depth: int, width_multiplier: float, **fields: Any) -> Plain:
     widths = [width for width in (16, 32, 64) for _ in range(per_stage)]
     stem, *channels = scaled([16, *widths], width_multiplier)
     return Plain(tuple(channels), stem, **fields)
+
+
+NETWORKS = {f"plain{depth}_cifar": (functools.partial(plain, depth), CIFAR) for depth in (14, 20)}

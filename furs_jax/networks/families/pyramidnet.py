@@ -5,11 +5,12 @@ source of the published 40.4 MMACs names no widths. Of the additive rules tried,
 in all; 24 channels over the blocks, rounded, give 40.34 M.
 """
 
+import functools
 from typing import Any
 
 import jax
 
-from furs_jax.networks.blocks import scaled
+from furs_jax.networks.blocks import CIFAR, scaled
 from furs_jax.networks.families.resnet import ResNet
 
 STEM = 16
@@ -34,3 +35,8 @@ def pyramidnet(depth: int, width_multiplier: float, **fields: Any) -> PyramidNet
     widths = [int(STEM + WIDENING * (site + 1)) for site in range(6 * blocks)]
     stem, *channels = scaled([STEM, *widths], width_multiplier)
     return PyramidNet(tuple(channels), stem, (blocks,) * 3, imagenet=False, **fields)
+
+
+NETWORKS = {
+    f"pyramidnet{depth}_cifar": (functools.partial(pyramidnet, depth), CIFAR) for depth in (14, 20)
+}

@@ -3,6 +3,7 @@
 Sites are both convolutions of every basic block, in order.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -11,6 +12,8 @@ import jax.numpy as jnp
 
 from furs_jax.gates import Gates, gate
 from furs_jax.networks.blocks import (
+    CIFAR,
+    IMAGENET,
     Conv,
     ConvBatchNorm,
     average_pool,
@@ -18,7 +21,7 @@ from furs_jax.networks.blocks import (
     residual_sum,
     scaled,
 )
-from furs_jax.networks.resources import Layer
+from furs_jax.networks.layers import Layer
 
 
 class Block(NamedTuple):
@@ -141,3 +144,15 @@ def _resnet(stem, widths, blocks_per_stage, width_multiplier, **fields) -> ResNe
     ]
     channels, stem = scaled(channels, width_multiplier), int(width_multiplier * stem)
     return ResNet(channels, stem, blocks_per_stage, **fields)
+
+
+NETWORKS = {
+    **{
+        f"resnet{depth}_cifar": (functools.partial(cifar_resnet, depth), CIFAR)
+        for depth in (8, 14, 20, 32, 56, 110)
+    },
+    **{
+        f"resnet{depth}": (functools.partial(imagenet_resnet, depth), IMAGENET)
+        for depth in (18, 34)
+    },
+}

@@ -1,0 +1,11 @@
+"""Computations within computations, as a trace has them."""
+
+from typing import Any
+
+import jax
+
+
+def inner_jaxprs(equation: Any) -> list[Any]:
+    """The computations that an equation of a jaxpr holds, as loops and branches do."""
+    values = jax.tree.leaves(list(equation.params.values()), is_leaf=lambda v: hasattr(v, "eqns"))
+    return [getattr(v, "jaxpr", v) for v in values if hasattr(v, "eqns") or hasattr(v, "jaxpr")]

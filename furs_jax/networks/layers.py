@@ -1,0 +1,44 @@
+"""The table of layers: what a network consists of, and what each layer costs."""
+
+import math
+from typing import NamedTuple
+
+
+class Layer(NamedTuple):
+    """One convolution (with its BatchNorm) or dense layer of a network, as built."""
+
+    name: str
+    kernel: int | tuple[int, ...]  # 1 for a dense layer; a tuple where it is not square
+    inputs: int  # input channels
+    outputs: int  # output channels
+    height: int  # of the output; 1 for a dense layer
+    width: int
+    site: int | None = None  # the site whose width this layer's outputs are
+    groups: int = 1
+    dense: bool = False
+    # Trained values beside the weights. None: a BatchNorm of the outputs, or a dense layer's bias.
+    extra: int | None = None
+    # Pairs of an output position and a kernel's tap that are multiplied. None: all.
+    pairs: int | None = None
+
+    @property
+    def window(self) -> tuple[int, ...]:
+        """The kernel's height and width."""
+        return self.kernel if isinstance(self.kernel, tuple) else (self.kernel, self.kernel)
+
+    @property
+    def weights(self) -> int:
+        return math.prod(self.window) * (self.inputs // self.groups) * self.outputs
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates for one image."""
+        if self.pairs is None:
+            return self.weights * self.height * self.width
+        return self.pairs * (self.inputs // self.groups) * self.outputs
+
+    @property
+    def params(self) -> int:
+        """Trained values."""
+        usual = (1 if self.dense else 2) * self.outputs
+        return self.weights + (usual if self.extra is None else self.extra)
