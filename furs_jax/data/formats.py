@@ -20,13 +20,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from furs_jax.data.pixels import (
-    UnsupportedError,
-    check_size,
-    eight_bits,
-    orientation,
-    upright,
-)
+from furs_jax.data.pixels import UnsupportedError, check_size, eight_bits, orientation, upright
 
 _READERS = (
     (b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),

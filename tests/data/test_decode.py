@@ -1,7 +1,6 @@
 """Image files of every kind that is read: right, or refused by name."""
 
 import contextlib
-import io
 import resource
 import struct
 import sys
@@ -12,25 +11,12 @@ import pytest
 from PIL import Image, ImageOps
 
 from furs_jax.data import formats
-from furs_jax.data.decode import Box, decode_crop
 from furs_jax.data.pixels import UnsupportedError, eight_bits
+from tests.data.encoded import encoded, whole
 
 RAMP = np.linspace(0, 1, 32, dtype=np.float32)[:, None].repeat(32, 1)
 BYTES = np.round(255 * RAMP).astype(np.uint8)
 NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-
-
-def encoded(image: Image.Image | np.ndarray, kind: str, **options) -> bytes:
-    buffer = io.BytesIO()
-    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def whole(data: bytes, size: int = 32) -> np.ndarray:
-    out = np.zeros((size, size, 3), np.uint8)
-    decode_crop(data, lambda height, width: Box(0, 0, height, width), out)
-    return out.astype(int)
 
 
 def chunks(*parts: tuple[bytes, bytes]) -> bytes:

@@ -1,8 +1,7 @@
-"""Images on disk: folders, TFDS, decoding, damaged files, the pipeline's batches."""
+"""Images on disk: folders, TFDS, the pipeline's batches."""
 
 import contextlib
 import dataclasses
-import io
 import json
 import os
 import pathlib
@@ -26,18 +25,15 @@ from furs_jax.data import (
     training_batch,
     training_batches,
 )
-from furs_jax.data.decode import Box, central_box, decode_crop, random_box
 from furs_jax.errors import ConfigError, DataError
-from furs_jax.machine.cores import usable_cores
 from furs_jax.networks import Network
 from furs_jax.networks.families.resnet import ResNet
 from furs_jax.training.recipe import check_recipe
 from furs_jax.training.train import Task, make_evaluator
 from tests import ROOT
 from tests.conftest import random_variables
+from tests.data.small_reading import READING, assert_same, numbered
 from tests.training.test_step import RECIPE
-
-READING = Reading(image_size=16, workers=3)
 
 
 @pytest.fixture(scope="module")
@@ -57,23 +53,6 @@ def tree(tmp_path_factory):
 @pytest.fixture
 def data(tree):
     return load_dataset(f"folder:{tree}", 0.25, reading=READING)
-
-
-def numbered(split):
-    """The split with each image's place for its label."""
-    return dataclasses.replace(split, labels=np.arange(len(split.labels), dtype=np.int32))
-
-
-def encoded(image: Image.Image, kind: str, **options) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def whole(data: bytes, size: int = 8) -> np.ndarray:
-    out = np.zeros((size, size, 3), np.uint8)
-    decode_crop(data, lambda height, width: Box(0, 0, height, width), out)
-    return out
 
 
 def test_a_folder_is_split_in_equal_shares_of_its_classes(data, tree):
@@ -104,13 +83,6 @@ def test_an_epoch_meets_each_image_once(data):
     epochs = [np.concatenate(labels[:3]), np.concatenate(labels[3:])]
     assert [sorted(epoch) for epoch in epochs] == [list(range(36))] * 2
     assert not np.array_equal(*epochs)
-
-
-def assert_same(batches, expected):
-    for found, batch in zip(batches, expected, strict=True):
-        assert found.keys() == batch.keys()
-        for key in batch:
-            np.testing.assert_array_equal(found[key], batch[key])
 
 
 @pytest.mark.parametrize("processes", [0, 2])
@@ -195,148 +167,6 @@ def test_evaluation_counts_every_image_once_on_any_number_of_devices(data):
         scores.append(make_evaluator(task, net.channels)(variables, split))
     # 36 images in batches of 16: the last is filled up.
     assert scores[0] == pytest.approx(scores[1], rel=1e-5)
-
-
-PHOTO = photo(np.random.default_rng(0), 60, 80)
-DAMAGED = {
-    "cut.jpg": jpeg(PHOTO)[:2000],
-    "cut.png": encoded(PHOTO, "PNG")[:2000],
-    "text.jpeg": b"<html>not found</html>",
-    "empty.JPG": b"",
-    "header.jpg": b"\xff\xd8\xff\xe0",
-    "noise.jpg": jpeg(PHOTO)[:300] + bytes(range(256)) * 8,
-}
-
-
-@pytest.fixture(params=DAMAGED)
-def damaged(request, tmp_path):
-    make_tree(tmp_path, 20, 2, (40, 50))
-    for part in ("train", "val"):
-        (tmp_path / part / "class_000" / request.param).write_bytes(DAMAGED[request.param])
-    return tmp_path, request.param
-
-
-@pytest.mark.filterwarnings("ignore:.* is no image or damaged")
-def test_damaged_images_are_named_or_skipped_and_counted(damaged):
-    folder, name = damaged
-    data = load_dataset(f"folder:{folder}", 0.2, reading=READING)
-    with pytest.raises(DataError, match=f"train/class_000/{name} is no image or damaged") as error:
-        list(evaluation_batches(data.train_and_search, 4))
-    assert len(str(error.value).splitlines()) == 1
-    reading = dataclasses.replace(READING, on_corrupt="skip")
-    data = load_dataset(f"folder:{folder}", 0.2, reading=reading)
-    split = numbered(data.train_and_search)
-    (place,) = [i for i, n in enumerate(split.numbers) if split.records.name(int(n)).endswith(name)]
-    steps = range(3, 6)
-    with pytest.warns(UserWarning, match=f"{name} is no image or damaged .*; skipped"):
-        batches = list(training_batches(split, 1, steps, 7))
-    assert_same([training_batch(split, 1, step, 7) for step in steps], batches)
-    labels = np.concatenate([batch["label"] for batch in batches])
-    assert sum(batch["damaged"].sum() for batch in batches) == 1
-    expected = [label if label != place else (place + 1) % 21 for label in range(21)]
-    assert sorted(labels) == sorted(expected)
-    weights = np.concatenate([batch["weight"] for batch in evaluation_batches(split, 8)])
-    assert np.flatnonzero(weights == 0).tolist() == [place, 21, 22, 23]
-
-
-def test_images_that_can_not_be_read_or_used_say_why(tmp_path):
-    make_tree(tmp_path, 20, 2, (40, 50))
-    images = sorted((tmp_path / "val" / "class_000").iterdir())
-    split = load_dataset(f"folder:{tmp_path}", 0.2, reading=READING).test
-    Image.fromarray(np.full((9, 9), 300, np.int32)).save(images[0], "TIFF")
-    with pytest.raises(DataError, match=r"can't be used \(its int32 values span 300.*; convert it"):
-        list(evaluation_batches(split, 4))
-    images[0].unlink()
-    with pytest.raises(DataError, match=r"can't be read \(No such file.*; look why, remove it"):
-        list(evaluation_batches(split, 4))
-    skipping = dataclasses.replace(split, reading=dataclasses.replace(READING, on_corrupt="skip"))
-    with pytest.warns(UserWarning, match="can't be read .*; skipped"):
-        weights = [batch["weight"] for batch in evaluation_batches(skipping, 4)]
-    assert np.concatenate(weights)[0] == 0
-
-
-def test_cores_are_counted_where_the_system_has_no_affinity(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {1, 4, 7}, raising=False)
-    assert usable_cores() == 3
-    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
-    assert usable_cores() == os.cpu_count()
-    assert Reading().threads == os.cpu_count()
-
-
-def test_a_set_of_nothing_but_damage_is_refused(tmp_path):
-    make_tree(tmp_path, 8, 2, (40, 50))
-    for path in (tmp_path / "train").rglob("*.JPEG"):
-        path.write_bytes(b"gone")
-    reading = dataclasses.replace(READING, on_corrupt="skip")
-    data = load_dataset(f"folder:{tmp_path}", 0.25, reading=reading)
-    with pytest.warns(UserWarning, match="skipped"), pytest.raises(DataError, match="in a row"):
-        training_batch(data.train, 0, 0, 4)
-
-
-def test_colour_modes_become_rgb():
-    colour = (200, 60, 20)
-    plain = Image.new("RGB", (24, 24), colour)
-    kinds = {
-        "JPEG": encoded(plain, "JPEG", quality=95),
-        "CMYK": encoded(plain.convert("CMYK"), "JPEG", quality=95),
-        "palette": encoded(plain.convert("P", palette=Image.Palette.ADAPTIVE), "PNG"),
-        "RGBA": encoded(plain.convert("RGBA"), "PNG"),
-        "BMP": encoded(plain, "BMP"),
-        "WebP": encoded(plain, "WEBP", lossless=True),
-    }
-    for kind, data in kinds.items():
-        assert np.abs(whole(data) - np.array(colour)).max() <= 4, kind
-    for kind, image, level in (
-        ("JPEG", Image.new("L", (24, 24), 77), 77),
-        ("PNG", Image.fromarray(np.full((24, 24), 77 * 256, np.uint16)), 77),
-        ("PNG", Image.new("1", (24, 24), 1), 255),
-    ):
-        assert np.abs(whole(encoded(image, kind)) - level).max() <= 1
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_turned_images_are_turned_upright(kind):
-    pixels = np.zeros((40, 24, 3), np.uint8)
-    pixels[:20] = 255  # upright: white above
-    turned = Image.fromarray(np.rot90(pixels))  # as a camera held on its side stores it
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown after a quarter turn clockwise
-    found = whole(encoded(turned, kind, exif=exif))
-    assert found[:3].min() > 240
-    assert found[-3:].max() < 15
-    exif[0x0112] = 1
-    found = whole(encoded(Image.fromarray(pixels), kind, exif=exif))
-    assert found[:3].min() > 240
-
-
-def test_scaled_decoding_shows_the_same():
-    image = photo(np.random.default_rng(1), 390, 500)
-    reference = image.crop((16, 8, 416, 360)).resize((40, 40), Image.Resampling.BOX)
-    out = np.zeros((40, 40, 3), np.uint8)
-    decode_crop(jpeg(image), lambda height, width: Box(8, 16, 352, 400), out)
-    error = np.abs(out.astype(int) - np.asarray(reference)).mean()
-    shifted = np.abs(out[:, 1:].astype(int) - np.asarray(reference)[:, :-1]).mean()
-    assert error < 0.5 * shifted
-    assert error < 3
-
-
-def test_random_boxes_have_the_stated_areas_and_ratios():
-    rng = np.random.default_rng(0)
-    boxes = np.array([random_box(rng, 300, 400, 0.2) for _ in range(2000)])
-    top, left, height, width = boxes.T
-    assert min(top.min(), left.min()) >= 0
-    assert np.all(top + height <= 300 + 1e-9)
-    assert np.all(left + width <= 400 + 1e-9)
-    area, ratio = height * width / 120_000, width / height
-    assert 0.2 <= area.min() < 0.21
-    assert 0.95 < area.max() <= 1
-    assert 0.75 <= ratio.min() < 0.76
-    assert 1.32 < ratio.max() <= 4 / 3 + 1e-9
-    always = area[area < 0.75**2]  # of these every ratio fits
-    assert np.median(always) == pytest.approx((0.2 + 0.75**2) / 2, abs=0.02)
-    thin = random_box(rng, 10, 1000, 1.0)  # no ratio fits: the middle
-    assert thin == pytest.approx((0, 500 - 20 / 3, 10, 40 / 3))
-    assert central_box(300, 400, 0.5) == (75, 125, 150, 150)
 
 
 def _change(folder: pathlib.Path, how: str) -> None:

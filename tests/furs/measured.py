@@ -3,9 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from furs_jax.furs.estimate import (
-    estimate_furs,
-)
+from furs_jax.furs.estimate import estimate_furs
 from furs_jax.furs.measure import Reread
 
 

@@ -13,9 +13,7 @@ from configs import digits
 from furs_jax.data import Split, evaluation_batches
 from furs_jax.errors import ConfigError
 from furs_jax.furs import estimate as furs_lib
-from furs_jax.furs.estimate import (
-    estimate_furs,
-)
+from furs_jax.furs.estimate import estimate_furs
 from furs_jax.furs.measure import make_task_estimate, search_batches
 from furs_jax.furs.ratios import drop_rates
 from furs_jax.furs.steps import draw_noise

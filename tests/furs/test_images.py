@@ -8,11 +8,7 @@ import pytest
 from furs_jax.data import evaluation_batches
 from furs_jax.data.augment import normalise
 from furs_jax.errors import ConfigError
-from furs_jax.furs.estimate import (
-    Estimator,
-    bytes_per_image,
-    estimate_furs,
-)
+from furs_jax.furs.estimate import Estimator, bytes_per_image, estimate_furs
 from furs_jax.furs.steps import make_dropout_step
 from furs_jax.networks import get_network
 from furs_jax.training.step import data_parallel

@@ -7,9 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from furs_jax.furs.estimate import (
-    Estimator,
-)
+from furs_jax.furs.estimate import Estimator
 from furs_jax.furs.steps import draw_noise, make_dropout_step, make_fisher_step
 from furs_jax.gates import gate
 from furs_jax.training.step import data_parallel
