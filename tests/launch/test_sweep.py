@@ -1,7 +1,6 @@
 """Sweeps: what is run, resumed, submitted and gathered."""
 
 import csv
-import itertools
 import json
 import os
 import pathlib
@@ -15,28 +14,11 @@ import time
 
 import pytest
 
-from furs_jax.errors import ConfigError
+from furs_jax.jobs.settings import Setting
 from launch import sweep
 from tests import ROOT
 from tests.fake_runs import FAST_COMPILATION
-
-# As little as a run can be: random images, one round that changes nothing.
-TINY = {
-    "network": "resnet8_cifar",
-    "width_multiplier": 0.25,
-    "data.name": "random:8x8x1:10:64",
-    "furs.method": "fisher",
-    "reallocate.num_layers": 0,
-    "search.rounds": 1,
-    "train.epochs": 1,
-    "final.train.epochs": 1,
-    "final.seeds": 1,
-    "checkpoint_seconds": 0.0,
-    **dict.fromkeys(
-        ("train.batch_size", "final.train.batch_size", "eval_batch_size", "furs.batch_size"), 16
-    ),
-}
-OPTIONS = ["--config=configs/digits.py", *(f"--config.{k}={v}" for k, v in TINY.items())]
+from tests.launch.tiny_sweep import OPTIONS, plan_of, planned
 
 
 def command(workdir, *arguments):
@@ -127,7 +109,7 @@ def test_a_failed_run_is_told_and_the_others_are_run(tmp_path, monkeypatch, caps
 
 def test_a_busy_run_is_waited_for(tmp_path, monkeypatch, capsys):
     states = iter(["new", "running", "running", "finished"])
-    monkeypatch.setattr(sweep.Setting, "state", lambda _: next(states))
+    monkeypatch.setattr(Setting, "state", lambda _: next(states))
     monkeypatch.setattr(sweep, "POLL_SECONDS", 0)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     sweep.main([*OPTIONS, f"--workdir={tmp_path}", "--sweep.seed=0"])
@@ -175,103 +157,8 @@ def test_parallel_runs_get_gpus_of_their_own(tmp_path, monkeypatch):
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
     options = sweep.parse([*OPTIONS, f"--workdir={tmp_path}", "--sweep.seed=0,1"])
-    assert sweep.LocalRunner(2).run(sweep.plan(options)) == []
+    assert sweep.LocalRunner(2).run(plan_of(options)) == []
     assert sorted(seen) == ["4,6", "5,7"]
-
-
-def test_every_combination_has_a_readable_folder(tmp_path):
-    options = sweep.parse(
-        [
-            "--config=configs/digits.py",
-            f"--workdir={tmp_path}",
-            "--config.furs.draws=2",
-            "--sweep.width_multiplier=0.5,1.0",
-            "--sweep.train.epochs=3,4",
-        ]
-    )
-    settings = sweep.plan(options)
-    assert [setting.name for setting in settings] == [
-        f"width_multiplier={width},train.epochs={epochs}"
-        for width in ("0.5", "1.0")
-        for epochs in (3, 4)
-    ]
-    last = settings[-1].config
-    assert (last["width_multiplier"], last["train"]["epochs"], last["furs"]["draws"]) == (1.0, 4, 2)
-
-
-CONFIG = """
-from configs.digits import get_config
-def sweep():
-    for width in (0.5, 1.0):
-        yield {"width_multiplier": width, "final.seeds": 2}
-"""
-
-
-def test_a_config_s_own_sweep_is_run_with_the_command_line_s(tmp_path):
-    file = tmp_path / "mine.py"
-    file.write_text(CONFIG)
-    options = sweep.parse([f"--config={file}:smoke", f"--workdir={tmp_path}/w", "--sweep.seed=0,1"])
-    names = [setting.name for setting in sweep.plan(options)]
-    assert names[1] == "width_multiplier=0.5,final.seeds=2,seed=1"
-    assert len(names) == 4
-    options.grid = {"final.seeds": ["3"]}
-    with pytest.raises(ConfigError, match="final.seeds is swept by the config and on"):
-        sweep.plan(options)
-
-
-def planned(tmp_path, *arguments: str) -> list[sweep.Setting]:
-    return sweep.plan(sweep.parse([*OPTIONS, f"--workdir={tmp_path}/w", *arguments]))
-
-
-def test_folders_of_odd_and_long_values_have_names_of_their_own(tmp_path):
-    long = ["(" + ",".join([width] * 108) + ")" for width in ("16", "16", "24")]
-    long[1] = long[1].replace("16)", "17)")  # differs at its end only
-    texts = [*long, "(8,12)", "(8,1,2)", "a/b", "a_b", "../..", "a'b\"c", "a b", "ä", "1,b=2", "1"]
-    for first, second in itertools.product(texts, repeat=2):
-        for swept in ({"channels": first}, {"a": first, "b": second}):
-            name = sweep.folder_name(swept)
-            assert re.fullmatch(r"[A-Za-z0-9_.,=~+-]+", name)
-            assert len(f"{name}.log") <= 143
-    names = {sweep.folder_name({"a": a, "b": b}) for a in texts for b in texts}
-    assert len(names) == len(texts) ** 2
-    assert sweep.folder_name({"a": "1,b=2"}) != sweep.folder_name({"a": "1", "b": "2"})
-    many = {f"an_option_of_a_long_name_{i}": "1" for i in range(9)}
-    assert len(sweep.folder_name(many)) < 143
-    assert sweep.folder_name(many) != sweep.folder_name(many | {"an_option_of_a_long_name_8": "2"})
-
-    vectors = [f"({','.join([width] * 6)})" for width in ("1000", "1001")]
-    first, second = planned(tmp_path, f"--sweep.channels={','.join(vectors)}")
-    assert first.config["channels"] == [1000] * 6
-    assert first.name.startswith("channels=_1000,1000,")
-    assert first.workdir != second.workdir
-
-
-def test_the_same_setting_twice_is_refused(tmp_path):
-    for values in ("0.5,0.5", "0.5,0.50"):
-        with pytest.raises(ConfigError, match="two settings of the sweep are the same"):
-            planned(tmp_path, f"--sweep.width_multiplier={values}")
-
-
-def test_a_sweep_s_paths_are_of_the_folder_that_one_calls_from(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    (tmp_path / "mine.py").write_text(CONFIG)
-    arguments = ["--config", "mine.py:smoke", "--workdir", "~/s", "--config.init_from", "a b"]
-    options = sweep.parse([*arguments, "--sweep.kd.teacher", "original,t"])
-    settings = sweep.plan(options)
-    assert len(settings) == 4
-    assert (
-        settings[1].workdir == tmp_path / "home/s/width_multiplier=0.5,final.seeds=2,kd.teacher=t"
-    )
-    assert settings[1].arguments == (
-        f"--config={tmp_path}/mine.py:smoke",
-        f"--config.init_from={tmp_path}/a b",
-        "--config.width_multiplier=0.5",
-        "--config.final.seeds=2",
-        f"--config.kd.teacher={tmp_path}/t",
-        f"--workdir={settings[1].workdir}",
-    )
-    assert settings[0].config["kd"]["teacher"] == "original"
 
 
 def test_what_lies_in_the_project_is_given_to_sky_as_there(tmp_path):
@@ -282,10 +169,6 @@ def test_what_lies_in_the_project_is_given_to_sky_as_there(tmp_path):
         given = shlex.split(command_[command_.index("--env") + 1].removeprefix("ARGUMENTS="))
         assert given[0] == "--config=configs/digits.py"
         assert f"--config.init_from={path}" in given
-
-
-def test_values_are_split_outside_brackets():
-    assert sweep.split_values("0.5,(1,2),[3,4]") == ["0.5", "(1,2)", "[3,4]"]
 
 
 STAND_IN = """#!{python}
