@@ -10,6 +10,7 @@ _EXPORTS = {
     "estimate_furs": "furs_jax.furs.estimate",
     "FURs": "furs_jax.furs.ratios",
     "get_network": "furs_jax.networks",
+    "load": "furs_jax.jobs.load",
     "Network": "furs_jax.networks",
     "reallocate": "furs_jax.widths.reallocate",
     "search": "furs_jax.jobs.search",
