@@ -12,11 +12,14 @@ import textwrap
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import furs_jax
 from furs_jax import cli
 from furs_jax.bench.__main__ import BENCHMARKS
+from furs_jax.data import load_dataset
+from furs_jax.jobs.dispatch import run
 from furs_jax.networks.products import traced_macs
 from furs_jax.options.schema import OPTIONS
 from tests import ROOT
@@ -108,21 +111,51 @@ def test_every_file_module_extra_and_name_exists():
             assert option in OPTIONS, option
 
 
-def _own_network_blocks():
-    text = README.partition("### Your own network\n")[2].partition("\n## ")[0]
+def _blocks_after(heading: str) -> list[str]:
+    """The indented blocks of a section, as they are printed."""
+    text = README.partition(f"\n{heading}")[2].partition("\n#")[0]
     blocks = re.findall(r"(?:(?<=\n)\n)((?: {4}.*\n|\n)+)", text)
-    return [textwrap.dedent(block) for block in blocks if "nn." in block]
+    return [textwrap.dedent(block) for block in blocks]
 
 
-@pytest.fixture(scope="module")
-def own(tmp_path_factory):
-    """A file with what the README shows of a network of one's own, imported."""
-    folder = tmp_path_factory.mktemp("own")
-    imports = "import flax.linen as nn\nimport jax\nimport jax.numpy as jnp\n"
-    (folder / "my_module.py").write_text(imports + "\n".join(_own_network_blocks()))
-    sys.path.append(str(folder))
-    yield importlib.import_module("my_module")
-    sys.path.remove(str(folder))
+def test_the_python_block_runs_as_it_is_printed_twice(tmp_path, monkeypatch):
+    """But for the length of the search."""
+    (block,) = _blocks_after("## In Python")
+    monkeypatch.chdir(tmp_path)
+    search, lengths = importlib.import_module("furs_jax.jobs.search"), []
+
+    def short(config, workdir):
+        lengths.append((config.train.epochs, config.final.train.epochs, config.search.rounds))
+        config.train.epochs = config.final.train.epochs = config.search.rounds = 1
+        config.furs.method = "fisher"
+        return whole(config, workdir)
+
+    whole = search.search
+    monkeypatch.setattr(search, "search", short)
+    data = load_dataset("digits")
+    for _ in range(2):
+        names = {}
+        exec(compile(block, "README.md", "exec"), names)
+        assert names["result"]["searched"]["channels"] == list(names["found"].channels)
+        assert names["channels"] != names["found"].channels
+        net, found = names["net"], names["found"]
+        assert net.macs(names["channels"]) <= net.macs(net.channels)
+        right = found.predict(data.test.images).argmax(axis=1) == data.test.labels
+        score = names["result"]["searched"]["seeds"][0]["top1"]
+        assert np.mean(right) == pytest.approx(score, abs=1e-6)
+    assert lengths == [(20, 20, 10)] * 2
+    assert (tmp_path / "runs" / "mine" / "result.json").exists()
+
+
+@pytest.fixture(params=["once", "twice"])
+def own(request, tmp_path, monkeypatch):
+    """The README's file with a network of one's own, as it is printed, imported."""
+    (block,) = _blocks_after("### Your own network")
+    (tmp_path / "my_module.py").write_text(block)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_module", raising=False)
+    module = importlib.import_module("my_module")
+    return module if request.param == "once" else importlib.reload(module)
 
 
 def _modules(own):
@@ -148,6 +181,13 @@ def test_the_networks_of_one_s_own_can_be_searched(own):
         params = jax.eval_shape(init, jax.random.key(0), image)["params"]
         assert sum(x.size for x in jax.tree.leaves(params)) == net.params(channels)
         assert traced_macs(init, jax.random.key(0), image) == net.macs(channels)
+
+
+def test_the_command_for_one_s_own_network_finds_it(own, capsys):
+    assert own.MyNet
+    config = cli.load("configs/default.py", {"network": "my_module:MyNet", "mode": "describe"})
+    run(config, None)
+    assert "my_module:MyNet for the images of digits: 8x8x1" in capsys.readouterr().out
 
 
 def test_what_the_readme_says_a_network_does_it_does():

@@ -177,6 +177,7 @@ def test_the_only_image_of_a_class_is_trained_on(root, capsys):
     data = load_dataset(f"folder:{root}", 0.25, reading=READING)
     assert np.bincount(data.train.labels).tolist() == [6, 6, 1]
     assert np.bincount(data.search.labels).tolist() == [2, 2]
+    assert data.class_names == ("cat", "dog", "rare")
     assert (
         f"{root}/train/rare has one image to train on, so none is held" in capsys.readouterr().err
     )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from furs_jax.data import Reading, load_images, notes, tfds_sets
+from furs_jax.data import Reading, load_dataset, load_images, notes, tfds_sets
 from furs_jax.errors import DataError, MissingExtraError
 from tests.tiny_tfds import png, prepare
 
@@ -136,6 +136,18 @@ def test_what_is_tested_on_without_a_test_split(tmp_path, capsys):
         load("test", "test", found)
     with pytest.raises(DataError, match=r"no labelled split to test on \(train\), and its 4 "):
         load("few", "train", found[:4])
+
+
+def test_classes_have_the_set_s_names(tmp_path, capsys):
+    import tensorflow_datasets as tfds
+
+    label = tfds.features.ClassLabel(names=["cat", "dog", "eel", "fox"])
+    found = examples(40)
+    of_others = [example for example in found if example[1] != 1]
+    prepare(tmp_path, {"train": [*of_others, found[1]], "test": found}, label=label)
+    data = load_dataset("tfds:tiny", 0.25, data_dir=str(tmp_path))
+    assert data.class_names == ("cat", "dog", "eel", "fox")
+    assert "class 'dog' has one image to train on" in capsys.readouterr().err
 
 
 def test_sets_of_no_classes_are_refused(tmp_path):

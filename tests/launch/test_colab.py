@@ -1,6 +1,7 @@
 """The notebook: clean, and its digits part runs in a fresh kernel."""
 
 import pathlib
+import re
 import sys
 import types
 
@@ -92,6 +93,13 @@ def test_the_digits_part_shows_tables_and_figures(notebook, project, monkeypatch
     }
     found = [(source, kind) for source, kinds in zip(sources, shown, strict=True) for kind in kinds]
     assert found == [pair for pair in expected.items() for _ in range(2)]
+    predicted = [
+        cell.outputs[0].data["text/plain"]
+        for cell in notebook.cells
+        if "furs_jax.load" in cell.source
+    ]
+    assert len(predicted) == 2
+    assert all(re.match(r"\(\[('\d',\s+){9}'\d'\],", text) for text in predicted), predicted
     assert (project / "runs" / "colab_digits" / "result.json").exists()
 
 
