@@ -9,28 +9,12 @@ import jax.numpy as jnp
 
 from furs_jax.gates import SITE_MARK, SiteMarks
 from furs_jax.networks.jaxprs import inner_jaxprs
+from furs_jax.networks.layers import Connections, Shortcut
 from furs_jax.networks.searchable import Searchable
 
 _SUMS = ("add", "add_any", "scatter-add")  # primitives' names
 
 Layers = frozenset[int]  # numbers of convolutions and dense layers, in order of computation
-
-
-class Shortcut(NamedTuple):
-    """A path around layers, to the sum behind them."""
-
-    past: tuple[int, ...]  # their sites, in order
-    projection: bool  # it leads through a layer of its own
-
-
-class Connections(NamedTuple):
-    """How the layers of sites hang together."""
-
-    shortcuts: tuple[Shortcut, ...]
-    concatenated: tuple[tuple[int, ...], ...]  # sites whose outputs are
-    reads: tuple[tuple[int, ...], ...]  # for each site the sites whose outputs its layer reads
-    strided: tuple[int, ...]  # sites whose layer lowers the resolution, not a pooling before it
-    branches: bool  # whether layers lie side by side, of whom none reads the other
 
 
 def find_connections(net: Searchable) -> Connections:

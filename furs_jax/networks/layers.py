@@ -1,4 +1,4 @@
-"""The table of layers: what a network consists of, and what each layer costs."""
+"""The table of layers: what a network consists of, what each costs, and how they hang together."""
 
 import math
 from typing import NamedTuple
@@ -42,3 +42,20 @@ class Layer(NamedTuple):
         """Trained values."""
         usual = (1 if self.dense else 2) * self.outputs
         return self.weights + (usual if self.extra is None else self.extra)
+
+
+class Shortcut(NamedTuple):
+    """A path around layers, to the sum behind them."""
+
+    past: tuple[int, ...]  # their sites, in order
+    projection: bool  # it leads through a layer of its own
+
+
+class Connections(NamedTuple):
+    """How the layers of sites hang together."""
+
+    shortcuts: tuple[Shortcut, ...]
+    concatenated: tuple[tuple[int, ...], ...]  # sites whose outputs are
+    reads: tuple[tuple[int, ...], ...]  # for each site the sites whose outputs its layer reads
+    strided: tuple[int, ...]  # sites whose layer lowers the resolution, not a pooling before it
+    branches: bool  # whether layers lie side by side, of whom none reads the other

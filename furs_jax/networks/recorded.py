@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from furs_jax.errors import ConfigError
-from furs_jax.networks.connections import Connections, Shortcut, find_connections
-from furs_jax.networks.layers import Layer
-from furs_jax.networks.network import Network
+from furs_jax.networks.layers import Connections, Layer, Shortcut
+
+if TYPE_CHECKING:
+    from furs_jax.networks.network import Network
 
 Record = dict[str, Any]
 
@@ -80,8 +81,10 @@ class RecordedNetwork:
         return size
 
 
-def record_network(net: Network, start: Sequence[int], num_classes: int) -> Record:
+def record_network(net: "Network", start: Sequence[int], num_classes: int) -> Record:
     """What config.json holds of a network and of the vector that the run begins with."""
+    from furs_jax.networks.connections import find_connections  # traces; to read needs none of it
+
     try:
         connections = find_connections(net)._asdict()
         connections["shortcuts"] = [shortcut._asdict() for shortcut in connections["shortcuts"]]

@@ -4,7 +4,7 @@ import itertools
 import math
 import textwrap
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,9 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, PathPatch, Rectangle
 from matplotlib.path import Path
 
-from furs_jax.networks import Network
-from furs_jax.networks.connections import Connections, find_connections
-from furs_jax.networks.layers import Layer
+from furs_jax.networks.layers import Connections, Layer
 from furs_jax.networks.recorded import RecordedNetwork
 from furs_jax.report.sizes import size_changes
 from furs_jax.report.style import (
@@ -29,6 +27,9 @@ from furs_jax.report.style import (
     style,
 )
 from furs_jax.run.text import printable
+
+if TYPE_CHECKING:
+    from furs_jax.networks import Network
 
 MAX_COLUMNS = 20  # of bars side by side: more are unreadable on paper
 _UNSEARCHED = "#D9D9D9"
@@ -69,7 +70,7 @@ class Arc(NamedTuple):
 
 
 def draw_network(
-    net: Network | RecordedNetwork,
+    net: "Network | RecordedNetwork",
     before: Sequence[int],
     after: Sequence[int],
     title: str | None = None,
@@ -121,7 +122,7 @@ def draw_network(
 
 
 def network_columns(
-    net: Network | RecordedNetwork,
+    net: "Network | RecordedNetwork",
     before: Sequence[int],
     after: Sequence[int],
     connections: Connections | None,
@@ -151,10 +152,12 @@ def _block(name: str) -> str:
     return name if not block or layer.isdigit() else block
 
 
-def network_connections(net: Network | RecordedNetwork) -> Connections | None:
+def network_connections(net: "Network | RecordedNetwork") -> Connections | None:
     """Shortcuts and concatenations, as traced or recorded; None where they can't be found."""
     if isinstance(net, RecordedNetwork):
         return net.connections
+    from furs_jax.networks.connections import find_connections  # of no use to a run's report
+
     try:
         return find_connections(net)
     except Exception:  # whatever a module of one's own raises
@@ -386,6 +389,6 @@ def _legend(columns: Sequence[Column], arcs: Sequence[Arc]) -> list:
     return handles
 
 
-def _title(net: Network | RecordedNetwork, before: Sequence[int], after: Sequence[int]) -> str:
+def _title(net: "Network | RecordedNetwork", before: Sequence[int], after: Sequence[int]) -> str:
     sizes = ", ".join(size_changes(net, before, after))
     return f"{printable(net.name)}: {sizes}" if sizes else printable(net.name)

@@ -1,14 +1,17 @@
 """How a change of widths changes a network's size, in words."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from furs_jax.errors import ConfigError
-from furs_jax.networks import Network
 from furs_jax.networks.recorded import RecordedNetwork
+
+if TYPE_CHECKING:
+    from furs_jax.networks import Network
 
 
 def size_changes(
-    net: Network | RecordedNetwork, before: Sequence[int], after: Sequence[int]
+    net: "Network | RecordedNetwork", before: Sequence[int], after: Sequence[int]
 ) -> list[str]:
     """MACs and parameters of two vectors, in millions, as far as they are known."""
     told = []

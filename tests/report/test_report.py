@@ -36,7 +36,7 @@ def test_a_report_imports_nothing_that_the_run_names(tmp_path, capsys, monkeypat
         content["network"]["name"] = "foreign.payload:Net"
 
     rewrite(run, "config.json", name)
-    monkeypatch.setattr("furs_jax.networks.user_module", None)
+    monkeypatch.setattr("furs_jax.networks.by_name.imported", None)
     main([str(run.path)])
     output = capsys.readouterr()
     assert output.err == ""
@@ -121,7 +121,7 @@ def test_a_report_imports_nothing_that_computes():
     command = [sys.executable, "-c", code]
     imported = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     rooms = ("bench", "data", "furs", "jobs", "methods", "training", "widths")
-    heavy = {"optax", "orbax", "matplotlib", *(f"furs_jax.{room}" for room in rooms)}
+    heavy = {"flax", "matplotlib", "optax", "orbax", *(f"furs_jax.{room}" for room in rooms)}
     assert not heavy & set(imported.stdout.split())
 
 
