@@ -14,19 +14,17 @@ import argparse
 import collections
 import itertools
 import json
-import os
 import pathlib
 import shutil
 import sys
 import tempfile
 import traceback
-import warnings
 from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
-from killer import Killer  # beside this script
 
+from benchmarks.killer import Killer, in_child
 from configs import digits
 from furs_jax.errors import FursError
 from furs_jax.jobs.search import search
@@ -245,27 +243,6 @@ def crashes(base: pathlib.Path, every: int) -> list[tuple[str, str, Outcome]]:
         name = calls[place] if killed == 137 else "not killed: threads took another order"
         found.append((name, f"call {place}", ("same" if same else "wrong", said)))
     return found
-
-
-def in_child(work: Callable[[], None]) -> tuple[int, str]:
-    """The exit status, and what the child printed, of work in a process of its own."""
-    with tempfile.TemporaryFile("w+") as output:
-        with warnings.catch_warnings():  # JAX warns of forks of processes that compute
-            warnings.simplefilter("ignore")
-            child = os.fork()
-        if child == 0:
-            os.dup2(output.fileno(), 1)
-            os.dup2(output.fileno(), 2)
-            try:
-                work()
-            except BaseException:
-                traceback.print_exc()
-                sys.stderr.flush()
-                os._exit(1)
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        output.seek(0)
-        return os.waitstatus_to_exitcode(status), output.read()
 
 
 def finished(base: pathlib.Path) -> pathlib.Path:

@@ -1,9 +1,13 @@
-"""A process that is killed at one of the calls by which it changes files."""
+"""Work in a process of its own, killed at one of the calls by which it changes files."""
 
 import builtins
 import io
 import os
 import pathlib
+import sys
+import tempfile
+import traceback
+import warnings
 from collections.abc import Callable
 
 TORN = "torn write"
@@ -85,3 +89,24 @@ class _Torn:
 
     def __exit__(self, *error):
         return self._file.__exit__(*error)
+
+
+def in_child(work: Callable[[], None]) -> tuple[int, str]:
+    """The exit status, and what the child printed, of work in a process of its own."""
+    with tempfile.TemporaryFile("w+") as output:
+        with warnings.catch_warnings():  # JAX warns of forks of processes that compute
+            warnings.simplefilter("ignore")
+            child = os.fork()
+        if child == 0:
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
+            try:
+                work()
+            except BaseException:
+                traceback.print_exc()
+                sys.stderr.flush()
+                os._exit(1)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        output.seek(0)
+        return os.waitstatus_to_exitcode(status), output.read()

@@ -47,7 +47,7 @@ NAMED = {name: path for name, path in MODULES.items() if ".families." not in nam
 
 @functools.cache
 def imports(module: str) -> frozenset[str]:
-    """The modules of the package that one imports: at its beginning, in a function, or when asked."""
+    """The modules of the package that one imports, be it in a function or when asked."""
     found = set()
     for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_EXPORTS":

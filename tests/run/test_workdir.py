@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from benchmarks.damage import Killer, in_child
+from benchmarks.killer import Killer, in_child
 from furs_jax.errors import (
     ConfigError,
     DamagedError,
