@@ -94,7 +94,9 @@ class TrainedNetwork:
         return functools.partial(probabilities, jax.device_put(self.variables))
 
 
-def load(path: str | os.PathLike, network: str | None = None) -> TrainedNetwork:
+def load(
+    path: str | os.PathLike, network: str | None = None, cost: str | None = None
+) -> TrainedNetwork:
     """The network that a run has found and trained, or another one of its checkpoints.
 
         found = furs_jax.load("runs/digits")
@@ -104,11 +106,11 @@ def load(path: str | os.PathLike, network: str | None = None) -> TrainedNetwork:
       path: a run's folder, for the found network as its first seed was trained (of mode "train",
         the given one), or a folder in a run's checkpoints/, such as
         runs/digits/checkpoints/final_original_0.
-      network: where the run's network is your own, "my_package.my_module:MyNet". Its code is
+      network, cost: where the run's are your own, "my_package.my_module:MyNet". Their code is
         imported because you name it; what the run's files name is not.
 
     Raises:
-      ConfigError: there is no run, or its network is your own and not named here.
+      ConfigError: there is no run, or it has code of your own that is not named here.
       WorkdirError: the run isn't finished, or the checkpoint was deleted.
       DamagedError: a file is not as it was written.
       DataError: a run of an earlier version has not recorded how its images are prepared, and its
@@ -125,7 +127,7 @@ def load(path: str | os.PathLike, network: str | None = None) -> TrainedNetwork:
         )
     try:
         config = ml_collections.ConfigDict(stored["config"])
-        _name_own_code(config, network, path)
+        _name_own_code(config, path, network=network, cost=cost)
         images = _images(stored, config, files)
     except (LookupError, AttributeError, TypeError) as error:
         raise damaged(files.config, f"a run's record has no such form ({error})") from error
@@ -167,19 +169,21 @@ def _found_phase(files: Files) -> str:
 
 
 def _name_own_code(
-    config: ml_collections.ConfigDict, network: str | None, path: str | os.PathLike
+    config: ml_collections.ConfigDict, path: str | os.PathLike, **given: str | None
 ) -> None:
-    """Puts the given network into the config of a run.
+    """Puts what the caller names, option -> name, into the config of a run.
 
     Raises:
       ConfigError: the run names code that the caller doesn't.
     """
-    if ":" in config.network and network is None:
-        raise ConfigError(
-            f"the network of {path} is {config.network}, whose code is imported if you ask for it: "
-            f"load({os.fspath(path)!r}, network={config.network!r})"
-        )
-    config.network = network or config.network
+    for option, name in given.items():
+        if name is not None:
+            config[option] = name
+        elif ":" in config.get(option, ""):
+            raise ConfigError(
+                f"the {option} of {path} is {config[option]}, whose code is imported if you ask "
+                f"for it: load({os.fspath(path)!r}, {option}={config[option]!r})"
+            )
 
 
 class _Images(NamedTuple):
