@@ -3,9 +3,9 @@
     python -m furs_jax.main --config=configs/default.py --workdir=DIR
 
 searches a CIFAR ResNet-8 on scikit-learn's digits. Any field can be given on the command line, as
-in --config.train.epochs=20; None where that is its default. furs_jax/options.py has the ranges.
-Paths are relative to the folder that the command is called from. Accuracy and time: not measured;
-configs/digits.py is the demo.
+in --config.train.epochs=20; None where that is its default. furs_jax/options/schema.py has the
+ranges. Paths are relative to the folder that the command is called from. Accuracy and time: not
+measured; configs/digits.py is the demo.
 """
 
 import functools

@@ -1,7 +1,10 @@
 """The config files of several networks: each row builds what was published."""
 
+import importlib
 import json
+import pathlib
 import pickle
+import re
 
 import pytest
 
@@ -10,6 +13,7 @@ from furs_jax.furs.estimate import Estimator
 from furs_jax.jobs.prepare import estimator_of
 from furs_jax.networks import get_network
 from furs_jax.options.parse import flat
+from tests import ROOT
 
 # MMACs: Chen et al., CVPR 2020; of the last two, what the files say.
 PUBLISHED = {
@@ -97,3 +101,13 @@ def test_smoke_is_a_short_run_of_the_same_options(file):
         assert smoke[option] == config[option] or (
             others and any(word in option for word in words)
         ), option
+
+
+@pytest.mark.parametrize("file", [default, digits, r18, r20_cifar, *PUBLISHED])
+def test_what_a_config_file_names_of_the_package_is_there(file):
+    text = pathlib.Path(file.__file__).read_text()
+    for name in re.findall(r"furs_jax/[\w/]+(?:\.\w+)?", text):
+        assert (ROOT / name).exists(), name
+    for name in re.findall(r"`(furs_jax\.[\w.]+)`", text):
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), attribute), name
