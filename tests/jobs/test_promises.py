@@ -21,7 +21,6 @@ import pytest
 
 import furs_jax
 from configs import digits
-from furs_jax import options as options_lib
 from furs_jax.data import AnySplit, Dataset
 from furs_jax.errors import ConfigError, FursError, WorkdirError
 from furs_jax.furs import measure
@@ -33,6 +32,7 @@ from furs_jax.machine import hosts
 from furs_jax.methods import network_adjustment
 from furs_jax.networks import get_network
 from furs_jax.networks.recorded import record_network
+from furs_jax.options import parse as options_lib
 from furs_jax.run import phases
 from furs_jax.run.folder import Journal, Workdir, unseal
 from furs_jax.training import loading
@@ -803,7 +803,8 @@ def test_a_run_s_files_hold_what_the_readme_says(recording, tmp_path, monkeypatc
         )
         assert record["next_macs"] == net.macs(record["next_channels"]) <= result["budget"]
     config = unseal((folder / "config.json").read_text())
-    assert set(config) == {"config", "channels", "network", "versions", "devices"}
+    assert set(config) == {"config", "channels", "network", "data", "versions", "devices"}
+    assert config["data"] == {"mean": [0.5], "std": [0.25], "class_names": []}
     assert dict(options_lib.flat(config["config"])).keys() == options_lib.OPTIONS.keys()
     assert tuple(config["channels"]) == recording.of(Training)[0].trainer.channels
     assert config["network"]["original"]["macs"] == result["original"]["macs"]
