@@ -27,7 +27,7 @@ from furs_jax.furs.steps import (
     make_fisher_step,
 )
 from furs_jax.machine import hosts
-from furs_jax.networks import Network
+from furs_jax.networks.network import Network
 from furs_jax.networks.resources import marginal_macs, peak_bytes
 from furs_jax.options.schema import AUTO, METRICS, check_option
 from furs_jax.training.step import Batch, Variables, data_parallel, shard

@@ -9,7 +9,7 @@ import numpy as np
 
 from furs_jax.data.augment import normalise
 from furs_jax.errors import ConfigError
-from furs_jax.networks import Network
+from furs_jax.networks.network import Network
 from furs_jax.training.step import Batch
 
 # Images without a value below 0 and with some above this are pixels, up to 255.
