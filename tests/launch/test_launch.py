@@ -167,7 +167,10 @@ def test_an_editable_install_puts_the_clone_on_the_path(monkeypatch):
     # which Python asks only after it has taken the clone's folder for the package.
     packaging = types.ModuleType("setuptools")
     packaging.find_packages, packaging.setup = lambda **_: [], mock.Mock()
-    monkeypatch.setitem(sys.modules, "setuptools", packaging)
+    building = types.ModuleType("setuptools.command.build_py")
+    building.build_py = object
+    for module in (packaging, types.ModuleType("setuptools.command"), building):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
     runpy.run_path(str(ROOT / "setup.py"))
     assert packaging.setup.call_args.kwargs["package_dir"] == {"": "."}
 

@@ -188,7 +188,7 @@ sys.exit()
 }
 PRELUDE = """
 import os, signal, sys, threading, time
-from furs_jax import stop
+from furs_jax.machine import stop
 stop._PATIENCE = 0.2
 def ask():
     os.kill(os.getpid(), signal.SIGTERM)
