@@ -12,12 +12,11 @@ import jax
 import numpy as np
 
 from furs_jax.data import Dataset, Split
-from furs_jax.furs import estimate
+from furs_jax.furs import estimate, importance
 from furs_jax.furs.steps import Rises
 from furs_jax.jobs import compare, prepare
 from furs_jax.methods import network_adjustment
 from furs_jax.training import train
-from furs_jax.widths import inherit
 from tests.jobs.test_search import small_config
 
 SIZES = {"train": 48, "search": 20, "test": 16}
@@ -69,15 +68,12 @@ class Observer:
         self.rises = lambda sites, images: np.random.default_rng(0).normal(size=(sites, images))
         self._phase, self._recipe = None, None
         monkeypatch.setattr(prepare, "load_dataset", lambda *_: dataset())
-        for module in (train, estimate, inherit):
+        for module in (train, estimate, importance):
             monkeypatch.setattr(module, "data_parallel", self._data_parallel)
         for module in (network_adjustment, compare):
             monkeypatch.setattr(module, "train_phase", self._noting_phase(module.train_phase))
             monkeypatch.setattr(module, "make_trainer", _from_nothing)
-        for module in (
-            prepare,
-            network_adjustment,
-        ):  # found by forward passes, which tell nothing here
+        for module in (prepare, network_adjustment):
             monkeypatch.setattr(module, "free_axes", lambda net: {})
 
     def _noting_phase(self, train_phase):

@@ -8,6 +8,7 @@ import ml_collections
 
 from furs_jax.data import AnySplit
 from furs_jax.data.batches import steps_per_epoch
+from furs_jax.furs.importance import channel_importance
 from furs_jax.furs.measure import make_task_estimate, search_batches
 from furs_jax.furs.significance import sure, what_draws_bought
 from furs_jax.jobs.prepare import first_recipe, recipe_of, warm_recipe
@@ -21,7 +22,7 @@ from furs_jax.training.checkpoint import Checkpoints
 from furs_jax.training.recipe import Recipe
 from furs_jax.training.step import Batch, TrainState
 from furs_jax.training.train import Trainer, make_evaluator, make_trainer
-from furs_jax.widths.inherit import channel_importance, free_axes, inherit, least_important_first
+from furs_jax.widths.inherit import free_axes, inherit, least_important_first
 from furs_jax.widths.reallocate import choose_sites, directed, reallocate
 
 # FURs while training look at one image for so many that are trained on.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from furs_jax.errors import ConfigError
 from furs_jax.networks import NETWORKS, get_network
-from furs_jax.networks.families.densenet import DenseNet
+from furs_jax.networks.axes import site_axes
 from furs_jax.networks.products import traced_macs
 from furs_jax.networks.resources import marginal_macs
 from tests.conftest import random_variables, tiny_densenet, tiny_network
@@ -200,35 +200,27 @@ def test_marginal_macs_match_a_closed_form():
     assert marginal_macs(net.macs, net.channels)[0] == 9 * 32 * 32 * (16 + 16)
 
 
-def _shrunk(net, variables, wide, narrow):
-    """The variables that are left where each site's leading channels are removed."""
-    image = jax.ShapeDtypeStruct((1, *net.image_shape), jnp.float32)
-    like = jax.eval_shape(net.module(narrow).init, jax.random.key(0), image)
-    concatenated = _concatenated(net, wide, narrow) if isinstance(net.template, DenseNet) else {}
+def _changed(variables, change):
+    """Every array with change(path and axis, size) along each axis: the indices to take."""
 
-    def cut(path, x, y):
-        layer, array = path[1].key, path[-1].key
-        read = concatenated.get(layer.removesuffix("_bn"))
-        parts = [[(before, after)] for before, after in zip(x.shape, y.shape, strict=True)]
-        if read and layer.endswith("_bn"):
-            parts[0] = read
-        elif read and array == "kernel":
-            parts[-2] = read
-        kept = [np.concatenate([np.arange(b) >= b - a for b, a in part]) for part in parts]
-        return x[np.ix_(*kept)]
+    def take(path, x):
+        of = jax.tree_util.keystr(path[1:])
+        return x[np.ix_(*[change((of, axis), size) for axis, size in enumerate(x.shape)])]
 
-    return jax.tree_util.tree_map_with_path(cut, variables, like)
+    return jax.tree_util.tree_map_with_path(take, variables)
 
 
-def _concatenated(net, wide, narrow):
-    """Of each layer that reads a concatenation, by name: widths of its parts, before and after."""
-    parts = {}
-    for block in net.module(wide).blocks():
-        start = block.layers[0].inputs
-        read = [(start, start), *((wide[c.site], narrow[c.site]) for c in block.layers)]
-        parts |= {conv.name: read[: place + 1] for place, conv in enumerate(block.layers)}
-        parts[block.transition.name if block.transition else "head"] = read
-    return parts
+def _reordered(found, variables, rng):
+    """The variables with the channels of all free sites in another order."""
+    orders = {}
+    for site in found.free:
+        order = rng.permutation(found.channels[site])
+        for place in found.places[site]:
+            indices = orders.setdefault((place.path, place.axis), np.arange(len(place.channels)))
+            (here,) = np.nonzero(place.channels >= 0)
+            assert place.alone[here].all()
+            indices[here] = here[order[place.channels[here]]]
+    return _changed(variables, lambda axis, size: orders.get(axis, np.arange(size)))
 
 
 @pytest.mark.parametrize(
@@ -240,7 +232,7 @@ def _concatenated(net, wide, narrow):
         ("tiny densenet", "max"),
     ],
 )
-def test_a_zeroed_gate_is_a_removed_channel(name, padding):
+def test_a_zeroed_gate_is_a_channel_removed_by_the_map(name, padding):
     if name == "tiny imagenet":
         net = tiny_network(padding, imagenet=True)
     elif name == "tiny densenet":
@@ -252,18 +244,28 @@ def test_a_zeroed_gate_is_a_removed_channel(name, padding):
     # Few different widths, and no jit: each shape of a convolution is compiled once.
     wide = [int(c) for c in rng.choice((6, 8), len(net.channels))]
     narrow = [int(c) for c in rng.choice((3, 5), len(net.channels))]
-    # Zeros stand in front, so the leading channels go.
+    found = site_axes(net, wide)
+    # Residual sums align the last channels, so the leading ones go where the order is not free.
+    removed = [
+        (rng.permutation(w) if site in found.free else np.arange(w))[: w - n]
+        for site, (w, n) in enumerate(zip(wide, narrow, strict=True))
+    ]
     gates = [
-        (jnp.arange(w) >= w - n).astype(jnp.float32).reshape(1, 1, 1, w)
-        for w, n in zip(wide, narrow, strict=True)
+        (~np.isin(np.arange(w), gone)).astype(np.float32).reshape(1, 1, 1, w)
+        for w, gone in zip(wide, removed, strict=True)
     ]
     images = rng.normal(size=(2, *net.image_shape)).astype(np.float32)
     variables = random_variables(net, wide)
     masked = net.module(wide).apply(variables, images, gates)
-    shrunk = net.module(narrow).apply(_shrunk(net, variables, wide, narrow), images)
+    kept = found.kept(removed)
+    left = _changed(variables, lambda axis, size: kept[axis])
+    shrunk = net.module(narrow).apply(left, images)
     unmasked = net.module(wide).apply(variables, images)
+    reordered = net.module(wide).apply(_reordered(found, variables, rng), images)
     scale = float(jnp.std(unmasked))
     np.testing.assert_allclose(masked, shrunk, atol=1e-4 * scale)
+    np.testing.assert_allclose(reordered, unmasked, atol=1e-4 * scale)
+    assert found.free
     assert float(jnp.max(jnp.abs(masked - unmasked))) > 1e-2 * scale
 
 
