@@ -9,13 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from furs_jax.gates import SiteMarks
 from furs_jax.networks.indices import FIXED, OTHERS, Graph, Owners
 from furs_jax.networks.primitives import Value, follow
 from furs_jax.networks.searchable import Searchable
+from furs_jax.networks.trace import mark_sites
 
 Axis = tuple[str, int]  # the path of an array in its collection, and one of its axes
 
@@ -98,24 +97,20 @@ def site_axes(net: Searchable, channels: Sequence[int] | None = None) -> SiteAxe
 
 @functools.lru_cache(maxsize=4)
 def _trace(net: Searchable, channels: tuple[int, ...]) -> _Trace:
-    module, images = net.module(channels), jax.ShapeDtypeStruct((1, *net.image_shape), jnp.float32)
-    variables = jax.eval_shape(module.init, jax.eval_shape(jax.random.key, 0), images)
-    traced = jax.make_jaxpr(lambda v, x: module.apply(v, x, SiteMarks([]), train=False))(
-        variables, images
-    )
+    marked = mark_sites(net.module(channels), net.image_shape)
     graph, nodes, inputs = Graph(), {}, []
-    for path, x in jax.tree_util.tree_leaves_with_path(variables):
+    for path, x in jax.tree_util.tree_leaves_with_path(marked.variables):
         axes = tuple(graph.new(size) for size in x.shape)
         graph.see(*axes)
         # The first key names the collection ("params").
         nodes.update(((jax.tree_util.keystr(path[1:]), axis), own) for axis, own in enumerate(axes))
         inputs.append(Value(axes))
-    inputs.append(Value(tuple(np.full(size, FIXED) for size in images.shape)))
-    for output in follow(traced.jaxpr, inputs, graph):
+    inputs.append(Value(tuple(np.full(size, FIXED) for size in (1, *net.image_shape))))
+    for output in follow(marked.jaxpr, inputs, graph):
         graph.fix(*output.axes)
     owners = graph.owners()
     by_axis = {axis: tuple(owners[i] for i in own.tolist()) for axis, own in nodes.items()}
-    scalars = any(x.ndim == 0 for x in jax.tree.leaves(variables))
+    scalars = any(x.ndim == 0 for x in jax.tree.leaves(marked.variables))
     return _Trace(SiteAxes(channels, by_axis, graph.free_sites()), graph, nodes, scalars)
 
 

@@ -4,13 +4,11 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-
-from furs_jax.gates import SITE_MARK, SiteMarks
+from furs_jax.gates import SITE_MARK
 from furs_jax.networks.jaxprs import inner_jaxprs
 from furs_jax.networks.layers import Connections, Shortcut
 from furs_jax.networks.searchable import Searchable
+from furs_jax.networks.trace import mark_sites
 
 _SUMS = ("add", "add_any", "scatter-add")  # primitives' names
 
@@ -19,12 +17,9 @@ Layers = frozenset[int]  # numbers of convolutions and dense layers, in order of
 
 def find_connections(net: Searchable) -> Connections:
     """The connections of a network, traced with its initial channels; nothing is computed."""
-    images = jax.ShapeDtypeStruct((1, *net.image_shape), jnp.float32)
-    module, marks = net.module(net.channels), SiteMarks([])
-    variables = jax.eval_shape(module.init, jax.random.key(0), images)
-    traced = jax.make_jaxpr(lambda v, x: module.apply(v, x, marks, train=False))(variables, images)
+    jaxpr = mark_sites(net.module(net.channels), net.image_shape).jaxpr
     flow = _Flow([], [], [], {}, [])
-    _follow(traced.jaxpr, [frozenset()] * len(traced.jaxpr.invars), flow)
+    _follow(jaxpr, [frozenset()] * len(jaxpr.invars), flow)
     return _connections(flow, len(net.channels))
 
 

@@ -57,13 +57,12 @@ def traced_macs(fn: Callable[..., Any], *args: Any) -> int:
     Raises:
       ConfigError: a loop of unknown length holds a convolution or a matrix product.
     """
-    return sum(product.macs for product in traced_products(fn, *args))
+    return sum(product.macs for product in products_of(jax.make_jaxpr(fn)(*args).jaxpr))
 
 
-def traced_products(fn: Callable[..., Any], *args: Any) -> list[Product]:
-    """The convolutions and matrix products of fn(*args), in order; see `traced_macs`."""
+def products_of(jaxpr: Any) -> list[Product]:
+    """The convolutions and matrix products of a computation, in order; see `traced_macs`."""
     products: list[Product] = []
-    jaxpr = jax.make_jaxpr(fn)(*args).jaxpr
     _collect(jaxpr, [None] * len(jaxpr.invars), products)
     return products
 

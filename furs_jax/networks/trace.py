@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from furs_jax.gates import SiteMarks
 from furs_jax.networks.layers import Layer
-from furs_jax.networks.products import Product, traced_products
+from furs_jax.networks.products import Product, products_of
 
 
 class Trace(NamedTuple):
@@ -22,20 +22,32 @@ class Trace(NamedTuple):
     met: list[tuple[int, tuple[int, ...]]]  # see `SiteMarks`
 
 
-@functools.lru_cache(maxsize=256)
-def trace_module(module: nn.Module, image_shape: tuple[int, int, int]) -> Trace:
-    marks, shapes = SiteMarks([]), []
-    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    variables = jax.eval_shape(module.init, jax.random.key(0), image)
+class Marked(NamedTuple):
+    """A module's computation for one image, its sites marked."""
+
+    variables: dict[str, Any]  # shapes, by collection
+    jaxpr: Any  # of apply, since a module may compute more where it is initialised
+    logits: Any  # shapes of what the module returns
+    met: list[tuple[int, tuple[int, ...]]]  # see `SiteMarks`
+
+
+def mark_sites(module: nn.Module, image_shape: tuple[int, int, int]) -> Marked:
+    """Traces module.apply(variables, images, marks, train=False); nothing is computed."""
+    marks, image = SiteMarks([]), jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    variables = jax.eval_shape(module.init, jax.eval_shape(jax.random.key, 0), image)
 
     def apply(variables: Any, images: jax.Array) -> Any:
-        outputs = module.apply(variables, images, marks, train=False)
-        shapes.append(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), outputs))
-        return outputs
+        return module.apply(variables, images, marks, train=False)
 
-    # Of apply, since a module may compute more where it is initialised.
-    products = traced_products(apply, variables, image)
-    return Trace(products, dict(variables), shapes[0], marks.met)
+    traced, logits = jax.make_jaxpr(apply, return_shape=True)(variables, image)
+    return Marked(dict(variables), traced.jaxpr, logits, marks.met)
+
+
+@functools.lru_cache(maxsize=256)
+def trace_module(module: nn.Module, image_shape: tuple[int, int, int]) -> Trace:
+    """What the module's computation consists of."""
+    marked = mark_sites(module, image_shape)
+    return Trace(products_of(marked.jaxpr), marked.variables, marked.logits, marked.met)
 
 
 def traced_layers(trace: Trace) -> tuple[Layer, ...]:

@@ -188,6 +188,8 @@ class Odd(nn.Module):
             y = nn.Conv(width, (3, 3), feature_group_count=width, use_bias=False)(y)
         if way == "turned":
             y = y[..., ::-1]
+        if way == "times a number":  # which has no axis to be known by
+            y = y * self.param("factor", nn.initializers.ones, ())
         if way == "halves":
             y = nn.Conv(4, (1, 1))(y[..., :2]) + nn.Conv(4, (1, 1))(y[..., 2:])
         if way == "squeezed":
@@ -209,6 +211,7 @@ WAYS = {
     "depthwise": True,
     "turned": False,
     "halves": False,
+    "times a number": False,
     "squeezed": True,
     "flattened": False,
     "never zero": False,
@@ -256,7 +259,8 @@ def test_the_map_says_what_forward_passes_show(net, inherits):
 
     def silent_in_front(path, old, new):
         new = np.zeros_like(new) if path[-1].key in ("scale", "bias") else np.array(new)
-        new[tuple(slice(-size, None) for size in old.shape)] = old
+        if new.ndim:
+            new[tuple(slice(-size, None) for size in old.shape)] = old
         return new
 
     wider = [c + step for c in net.channels]
