@@ -1,6 +1,8 @@
 """Networks: published sizes, the traced graph, masked against shrunk."""
 
 import functools
+import importlib
+import pkgutil
 
 import flax.linen as nn
 import jax
@@ -11,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from furs_jax.errors import ConfigError
-from furs_jax.networks import NETWORKS, get_network
+from furs_jax.networks import NETWORKS, families, get_network
 from furs_jax.networks.axes import site_axes
 from furs_jax.networks.products import traced_macs
 from furs_jax.networks.resources import marginal_macs
@@ -46,6 +48,14 @@ def test_published_sizes(name, macs, params):
     net = get_network(name)
     assert net.macs(net.channels) == macs
     assert params is None or net.params(net.channels) == params
+
+
+def test_every_file_of_the_families_is_found_and_no_name_is_taken_twice():
+    files = [module.name for module in pkgutil.iter_modules(families.__path__)]
+    tables = [importlib.import_module(f"{families.__name__}.{name}").NETWORKS for name in files]
+    assert sorted(NETWORKS) == sorted(name for table in tables for name in table)
+    assert len(set(NETWORKS)) == len(NETWORKS)
+    assert all(tables)
 
 
 def test_resnet110_is_within_the_published_range():

@@ -12,7 +12,7 @@ from furs_jax.networks import NETWORKS, Network, get_network
 from furs_jax.networks.layers import Layer
 from furs_jax.networks.recorded import read_network, record_network
 from furs_jax.report import draw_network
-from furs_jax.report.diagram import network_arcs, network_columns, network_connections
+from furs_jax.report.columns import network_arcs, network_columns, network_connections
 from furs_jax.report.style import NARROWER, NEUTRAL, WIDER
 from tests.conftest import tiny_densenet, tiny_mbconv
 from tests.fake_runs import RELEASED, fake_run
