@@ -18,10 +18,8 @@ from furs_jax.networks.trace import mark_sites
 
 Axis = tuple[str, int]  # the path of an array in its collection, and one of its axes
 
-_SILENCED = (
-    "['scale']",
-    "['bias']",
-)  # arrays of a normalisation: without them its outputs are zero
+# Arrays of a normalisation, which makes zeros where they are zero.
+_SILENCED = ("['scale']", "['bias']")
 
 
 class Place(NamedTuple):
@@ -91,11 +89,14 @@ class _Trace(NamedTuple):
 
 def site_axes(net: Searchable, channels: Sequence[int] | None = None) -> SiteAxes:
     """The map of a network, by default with its initial channels; nothing is computed."""
-    vector = net.channels if channels is None else tuple(map(int, channels))
-    return _trace(net, vector).axes
+    return _site_axes(net, net.channels if channels is None else tuple(map(int, channels)))
 
 
 @functools.lru_cache(maxsize=4)
+def _site_axes(net: Searchable, channels: tuple[int, ...]) -> SiteAxes:
+    return _trace(net, channels).axes
+
+
 def _trace(net: Searchable, channels: tuple[int, ...]) -> _Trace:
     marked = mark_sites(net.module(channels), net.image_shape)
     graph, nodes, inputs = Graph(), {}, []
@@ -122,9 +123,9 @@ def grows_in_front(net: Searchable) -> bool:
     without axes would not be known again.
     """
     step = net.multiple
-    old, new = _trace(net, net.channels), _trace(net, tuple(c + step for c in net.channels))
+    new = _trace(net, tuple(c + step for c in net.channels))
     silenced = []
-    for axis, before in old.axes.owners.items():
+    for axis, before in site_axes(net).owners.items():
         after = new.axes.owners[axis]
         added = len(after) - len(before)
         moved = [frozenset((s, c + step if s >= 0 else c) for s, c in index) for index in before]
@@ -134,4 +135,4 @@ def grows_in_front(net: Searchable) -> bool:
         if axis[0].endswith(_SILENCED):
             silenced += new.nodes[axis][:added].tolist()
     silent = new.graph.silent(silenced)
-    return not old.scalars and all(channels[:step].all() for channels in silent.values())
+    return not new.scalars and all(channels[:step].all() for channels in silent.values())
