@@ -65,6 +65,7 @@ setup(
         "report": ["matplotlib>=3.10"],
         "test": [
             "hypothesis>=6.100",
+            "import-linter>=2.17",
             "ipykernel>=7.0",
             "nbclient>=0.10",
             "nbformat>=5.10",

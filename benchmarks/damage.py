@@ -190,7 +190,7 @@ def bits(base: pathlib.Path, every: int) -> list[tuple[str, str, Outcome]]:
 def _restored(folder: pathlib.Path) -> dict:
     """All arrays as a tree of their names; the state's own type is not needed to compare."""
     from furs_jax.jobs.prepare import prepare, recipe_of  # the devices are made by it
-    from furs_jax.training.train import make_trainer
+    from furs_jax.training.trainer import make_trainer
 
     config = digits.get_config()
     config.update_from_flattened_dict(OPTIONS)

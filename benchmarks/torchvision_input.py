@@ -21,7 +21,8 @@ import cv2
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from furs_jax.data import Reading, load_images, training_batches
+from furs_jax.data import Reading, load_images
+from furs_jax.data.batches import training_batches
 from furs_jax.machine.cores import usable_cores
 
 SIZE, BATCH = 224, 128

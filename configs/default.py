@@ -153,6 +153,8 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.method = "network_adjustment"
     # What the budget is counted in, and utilised: a file in furs_jax/costs, or your own.
     config.cost = "macs"
+    # What trainings minimise: a file in furs_jax/objectives, or your own.
+    config.objective = "cross_entropy"
     config.seed = 0  # of everything but the data's splits
     config.network = "resnet8_cifar"
     # Of the stem and all sites. What a config file sets is for the networks of this package: one of

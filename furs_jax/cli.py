@@ -5,7 +5,6 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import ml_collections
 from absl import app, flags, logging
@@ -14,7 +13,7 @@ from furs_jax import paths
 from furs_jax.config_files import call, find_config, load_module, one_line
 from furs_jax.errors import ConfigError, FursError, StoppedError
 from furs_jax.options import parse as options
-from furs_jax.options.schema import OPTIONS
+from furs_jax.options.schema import OPTIONS, Options
 
 flags.DEFINE_string(
     "config",
@@ -26,8 +25,8 @@ _WORKDIR = flags.DEFINE_string(
 )
 
 
-def run(command: Callable[[list[str], Any, str | None], None]) -> None:
-    """Runs command(positional arguments, config, workdir) and exits; mistakes are one line."""
+def execute(command: Callable[[list[str], Options, str | None], None]) -> None:
+    """Runs command(positional arguments, options, workdir) and exits; mistakes are one line."""
     overrides: dict[str, str] = {}
 
     def parse_flags(arguments: list[str]) -> list[str]:
@@ -43,11 +42,11 @@ def run(command: Callable[[list[str], Any, str | None], None]) -> None:
         # Behind all others: modules of one's own are found, and none takes another's place.
         sys.path.extend(p for p in (str(paths.PROJECT), os.getcwd()) if p not in sys.path)
         try:
-            config = load(flags.FLAGS.config, overrides)
+            given = load(flags.FLAGS.config, overrides)
             workdir = _WORKDIR.value
             if workdir is not None:
                 workdir = paths.resolve(workdir, "--workdir=")
-            command(arguments[1:], config, workdir)
+            command(arguments[1:], given, workdir)
         except FursError as error:
             sys.exit(f"furs_jax: {one_line(error)}")
         except OSError as error:
@@ -117,8 +116,8 @@ def split_overrides(
     return rest, overrides
 
 
-def load(config_file: str, overrides: dict[str, str]) -> ml_collections.ConfigDict:
-    """The config that a file gives, with overrides, checked, and with absolute paths.
+def load(config_file: str, overrides: dict[str, str]) -> Options:
+    """The options of the config that a file gives, with overrides.
 
     Raises:
       ConfigError: there is no such file, it fails, or an option can't have its value.
@@ -136,7 +135,7 @@ def load(config_file: str, overrides: dict[str, str]) -> ml_collections.ConfigDi
         raise ConfigError(f"config file {file}: {error}") from error
     for option, text in overrides.items():
         options.override(config, option, text)
-    return options.resolve_paths(config).lock()
+    return options.parse(config)
 
 
 def _unknown_flag(name: str, values: flags.FlagValues) -> str:

@@ -2,12 +2,12 @@
 
 import os
 import sys
-from typing import Any
 
 from absl import flags
 
 from furs_jax import cli
 from furs_jax.machine.stop import Stop
+from furs_jax.options.schema import Options
 
 _COORDINATOR = flags.DEFINE_string(
     "coordinator",
@@ -21,7 +21,7 @@ _HEARTBEAT = flags.DEFINE_integer(
 )
 
 
-def main(arguments: list[str], config: Any, workdir: str | None) -> None:
+def main(arguments: list[str], options: Options, workdir: str | None) -> None:
     if arguments:
         sys.exit(f"furs_jax: {arguments[0]!r} is no option; options look like --config.seed=1")
     with Stop().install() as stop:
@@ -30,13 +30,13 @@ def main(arguments: list[str], config: Any, workdir: str | None) -> None:
 
         given = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
         if hosts.join(*given, _HEARTBEAT.value):
-            devices.set_up(config.cpu_devices)
+            devices.set_up(options.cpu_devices)
             if not hosts.is_first():
                 sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-        from furs_jax.jobs.dispatch import run
+        from furs_jax.jobs.dispatch import do
 
-        run(config, workdir, stop)
+        do(options, workdir, stop)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.execute(main)

@@ -25,7 +25,7 @@ def load(room: str, name: str) -> Any:
       ConfigError: there is none.
     """
     if ":" in name:
-        return imported(name, room)
+        return imported(name, room.removesuffix("s"))
     if name not in names(room):
         raise ConfigError(f"unknown {name!r}; known {room} are {', '.join(names(room))}")
     return importlib.import_module(f"furs_jax.{room}.{name}").PLUGIN
@@ -42,3 +42,14 @@ def imported(name: str, option: str) -> Any:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"{option}={name!r} can't be imported: {error}") from error
+
+
+def behind(found: Any, seam: type, name: str) -> Any:
+    """The class that was found, if it is one behind the seam.
+
+    Raises:
+      ConfigError: it is something else; `name` says what the user gave.
+    """
+    if not (isinstance(found, type) and issubclass(found, seam)):
+        raise ConfigError(f"{name} is no subclass of {seam.__module__}.{seam.__name__}")
+    return found

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import settings
 
 from furs_jax.machine.programs import release_programs
-from furs_jax.networks import Network
 from furs_jax.networks.families.densenet import densenet
 from furs_jax.networks.families.mbconv import MBConvNet, Stage
 from furs_jax.networks.families.resnet import ResNet
+from furs_jax.networks.network import Network
 
 # By hand, other examples every time; where a commit is judged, the same for all.
 settings.register_profile("ci", derandomize=True)

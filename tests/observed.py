@@ -11,12 +11,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from furs_jax.data import Dataset, Split
+from furs_jax.data.dataset import Dataset, Split
 from furs_jax.furs import estimate, importance
 from furs_jax.furs.steps import Rises
 from furs_jax.jobs import compare, prepare
 from furs_jax.methods import network_adjustment
-from furs_jax.training import train
+from furs_jax.training import evaluate, trainer
 from tests.jobs.test_search import small_config
 
 SIZES = {"train": 48, "search": 20, "test": 16}
@@ -51,13 +51,13 @@ class Event:
 
 def _from_nothing(*given):
     """A trainer whose weights begin as zeros, which needs no compiling."""
-    trainer = train.make_trainer(*given)
+    made = trainer.make_trainer(*given)
 
     def init(seed):
-        zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), trainer.abstract())
+        zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), made.abstract())
         return zeros.replace(seed=np.int32(seed))
 
-    return trainer._replace(init=init)
+    return made._replace(init=init)
 
 
 class Observer:
@@ -68,18 +68,17 @@ class Observer:
         self.rises = lambda sites, images: np.random.default_rng(0).normal(size=(sites, images))
         self._phase, self._recipe = None, None
         monkeypatch.setattr(prepare, "load_dataset", lambda *_: dataset())
-        for module in (train, estimate, importance):
+        for module in (trainer, evaluate, estimate, importance):
             monkeypatch.setattr(module, "data_parallel", self._data_parallel)
         for module in (network_adjustment, compare):
             monkeypatch.setattr(module, "train_phase", self._noting_phase(module.train_phase))
             monkeypatch.setattr(module, "make_trainer", _from_nothing)
-        for module in (prepare, network_adjustment):
-            monkeypatch.setattr(module, "free_axes", lambda net: {})
+        monkeypatch.setattr(network_adjustment, "free_axes", lambda net: {})
 
     def _noting_phase(self, train_phase):
-        def noted(run, trainer, phase, *rest):
-            self._phase, self._recipe = phase, trainer.recipe
-            return train_phase(run, trainer, phase, *rest)
+        def noted(run, made, phase, *rest, **more):
+            self._phase, self._recipe = phase, made.recipe
+            return train_phase(run, made, phase, *rest, **more)
 
         return noted
 
@@ -103,8 +102,8 @@ class Observer:
 
     def _train(self, state, batch):
         teacher = None
-        if state.teacher is not None:
-            teacher = int(jax.tree.leaves(state.teacher["params"])[0].flat[0])
+        if state.extra is not None:
+            teacher = int(jax.tree.leaves(state.extra["params"])[0].flat[0])
         seed = int(state.seed)
         self._note("train", batch, seed=seed, teacher=teacher, recipe=self._recipe)
         marked = jax.tree.map(lambda x: np.full(x.shape, mark(seed), x.dtype), state.params)

@@ -10,7 +10,7 @@ import pytest
 
 from configs import cifar100, default, digits, fashion, imagenet, r18, r20_cifar
 from furs_jax.furs.estimate import Estimator
-from furs_jax.jobs.prepare import estimator_of
+from furs_jax.furs.measure import estimator_of
 from furs_jax.networks import get_network
 from furs_jax.options.parse import flat
 from tests import ROOT

@@ -19,7 +19,7 @@ import furs_jax
 from furs_jax import cli
 from furs_jax.bench.__main__ import BENCHMARKS
 from furs_jax.data import load_dataset
-from furs_jax.jobs.dispatch import run
+from furs_jax.jobs.dispatch import do
 from furs_jax.networks.products import traced_macs
 from furs_jax.options.schema import OPTIONS
 from tests import ROOT
@@ -186,7 +186,7 @@ def test_the_networks_of_one_s_own_can_be_searched(own):
 def test_the_command_for_one_s_own_network_finds_it(own, capsys):
     assert own.MyNet
     config = cli.load("configs/default.py", {"network": "my_module:MyNet", "mode": "describe"})
-    run(config, None)
+    do(config, None)
     assert "my_module:MyNet for the images of digits: 8x8x1" in capsys.readouterr().out
 
 

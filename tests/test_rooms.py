@@ -6,6 +6,8 @@ import functools
 import itertools
 import pathlib
 
+from importlinter.cli import lint_imports
+
 from tests import ROOT
 
 PACKAGE = ROOT / "furs_jax"
@@ -125,3 +127,10 @@ def test_every_file_can_be_read_in_one_go():
 def test_few_files_lie_outside_the_rooms():
     flat = sorted(path.name for path in PACKAGE.glob("*.py"))
     assert len(flat) <= MOST_FLAT, flat
+
+
+def test_imports_run_downwards_only(monkeypatch):
+    """The contract of .importlinter, which names the rooms from top to bottom."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.syspath_prepend(str(ROOT))
+    assert lint_imports(no_cache=True) == 0

@@ -2,12 +2,12 @@
 
 import importlib
 import sys
-from typing import Any
 
 from furs_jax import cli
 from furs_jax.machine.stop import Stop
+from furs_jax.options.schema import Options
 
-# name -> its module, which has a function `bench(config, workdir)`, and what it measures.
+# name -> its module, which has a function `bench(options, workdir)`, and what it measures.
 BENCHMARKS = {
     "furs": (
         "estimators",
@@ -29,7 +29,7 @@ BENCHMARKS = {
 }
 
 
-def main(arguments: list[str], config: Any, workdir: str | None) -> None:
+def main(arguments: list[str], options: Options, workdir: str | None) -> None:
     if len(arguments) != 1 or arguments[0] not in BENCHMARKS:
         known = "\n".join(f"  {name}: {what}" for name, (_, what) in BENCHMARKS.items())
         sys.exit(f"furs_jax: name one benchmark:\n{known}")
@@ -38,8 +38,8 @@ def main(arguments: list[str], config: Any, workdir: str | None) -> None:
     with Stop().install():
         # Imported here, so that wrong options are reported without waiting for JAX.
         module, _ = BENCHMARKS[arguments[0]]
-        importlib.import_module(f"furs_jax.bench.{module}").bench(config, workdir)
+        importlib.import_module(f"furs_jax.bench.{module}").bench(options, workdir)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.execute(main)

@@ -1,5 +1,6 @@
 """The ways to measure FURs, on one trained network: time, memory, agreement with many draws."""
 
+import dataclasses
 import json
 import pathlib
 import time
@@ -13,19 +14,20 @@ import numpy as np
 from scipy import stats
 
 from furs_jax import report
+from furs_jax.costs.macs import Macs
 from furs_jax.errors import ConfigError, MissingExtraError
-from furs_jax.furs.measure import make_task_estimate, search_batches
+from furs_jax.furs.measure import estimator_of, make_task_estimate, search_batches
 from furs_jax.furs.ratios import FURs, drop_rates
 from furs_jax.furs.steps import draw_noise, make_dropout_step, make_fisher_step
 from furs_jax.gates import dropout_gates
-from furs_jax.jobs.prepare import estimator_of, prepare, recipe_of
-from furs_jax.networks.resources import marginal_macs
-from furs_jax.options.schema import AUTO
-from furs_jax.run.folder import write_json
+from furs_jax.jobs.prepare import prepare
+from furs_jax.machine.sealed import write_json
+from furs_jax.options.schema import AUTO, Options
 from furs_jax.run.tables import format_table
 from furs_jax.training.step import Apply, data_parallel, make_eval_step, shard
-from furs_jax.training.train import Task, make_trainer, train
-from furs_jax.widths.reallocate import choose_sites
+from furs_jax.training.train import train
+from furs_jax.training.trainer import Task, make_trainer
+from furs_jax.widths.sites import choose_sites
 
 REFERENCE_DRAWS = 50
 REPEATS = 3  # of every timing, and estimates of each kind to compare with the reference
@@ -55,40 +57,40 @@ class Timing(NamedTuple):
     temporary_mib: float  # memory of the program beside its arguments and results
 
 
-def bench(config: Any, workdir: str) -> None:
+def bench(options: Options, workdir: str) -> None:
     """Times every way to measure FURs and compares their estimates with many draws.
 
     Prints a table, writes bench_furs_RATE.json and, where matplotlib is, a plot of dropout's FURs
     against Fisher's. The network is trained by config.train, once for the folder.
 
     Raises:
-      ConfigError: config.furs.draws is no number, or more than one pass makes.
+      ConfigError: options.furs.draws is no number, or more than one pass makes.
     """
-    once, passes = estimator_of(config.furs).passes
-    if config.furs.draws == AUTO or config.furs.method != "dropout" or passes > 1:
+    once, passes = estimator_of(options.furs).passes
+    if options.furs.draws == AUTO or options.furs.method != "dropout" or passes > 1:
         raise ConfigError("this benchmark compares all methods at a number of draws, at most 5")
-    task = prepare(config).task
+    task = prepare(options).task
     folder = pathlib.Path(workdir).expanduser()
-    variables = trained(task, config, folder)
-    source = search_batches(task, config.furs)
+    variables = trained(task, options, folder)
+    source = search_batches(task, options.furs)
     batches, images = list(source), len(source.split.labels)
-    timings = _timings(task, config, variables, batches)
-    reference, estimates = _estimates(task, config, variables, batches)
+    timings = _timings(task, options, variables, batches)
+    reference, estimates = _estimates(task, options, variables, batches)
     quality = {
-        kind: _quality(found, reference, config.reallocate.num_layers)
+        kind: _quality(found, reference, options.reallocate.num_layers)
         for kind, found in estimates.items()
     }
     print(_table(timings, quality))
     print(
         f"{task.net.name}, {len(task.net.channels)} sites, {once} draws, rate "
-        f"{config.furs.base_drop_rate}, {images:,} images of {task.dataset.name}, "
+        f"{options.furs.base_drop_rate}, {images:,} images of {task.dataset.name}, "
         f"{len(task.devices)} x {task.devices[0].device_kind}\n"
         f"reference: {REFERENCE_DRAWS} other draws of reduced variance. rel. s.e.: median standard "
         "error / reference; at equal time: in the time of the first way. Spearman, Kendall and "
-        f"groups (share of the {config.reallocate.num_layers} best and worst sites found): mean "
+        f"groups (share of the {options.reallocate.num_layers} best and worst sites found): mean "
         f"of {REPEATS} estimates"
     )
-    name = f"bench_furs_{config.furs.base_drop_rate:g}"
+    name = f"bench_furs_{options.furs.base_drop_rate:g}"
     record = {
         "reference": reference.as_json(),
         "timings": {k: t._asdict() for k, t in timings.items()},
@@ -121,15 +123,14 @@ def _table(timings: dict[str, Timing], quality: dict[str, dict[str, float]]) -> 
     return format_table((*header, "Spearman", "Kendall", "groups"), rows)
 
 
-def trained(task: Task, config: Any, folder: pathlib.Path) -> Any:
+def trained(task: Task, options: Options, folder: pathlib.Path) -> Any:
     """The original network's variables, trained by config.train and kept in the folder."""
-    trainer = make_trainer(task, task.net.channels, recipe_of(config.train), task.dataset.train)
+    trainer = make_trainer(task, task.net.channels, options.train, task.dataset.train)
     folder.mkdir(parents=True, exist_ok=True)
     # Of this training alone: the benchmark's own options may change in one folder.
-    options = config.to_dict()
     training = {
         k: v
-        for k, v in options.items()
+        for k, v in dataclasses.asdict(options).items()
         if k
         in (
             "seed",
@@ -143,25 +144,25 @@ def trained(task: Task, config: Any, folder: pathlib.Path) -> Any:
         )
     }
     name = f"bench_{zlib.crc32(json.dumps(training, sort_keys=True).encode()):08x}"
-    variables, record = train(trainer, config.seed, folder / "checkpoints" / name)
+    state, record = train(trainer, options.seed, folder / "checkpoints" / name)
     print(f"trained: loss {record['loss']:.4f}, accuracy {100 * record['accuracy']:.2f}%")
-    return jax.tree.map(np.asarray, variables)
+    return jax.tree.map(np.asarray, state.variables)
 
 
-def _timings(task: Task, config: Any, variables: Any, batches: list) -> dict[str, Timing]:
-    options, channels = config.furs, task.net.channels
-    rates = drop_rates(channels, marginal_macs(task.net.macs, channels), options.base_drop_rate)
-    rates, key = jnp.asarray(rates, jnp.float32), jax.random.key(config.seed)
+def _timings(task: Task, options: Options, variables: Any, batches: list) -> dict[str, Timing]:
+    furs, channels = options.furs, task.net.channels
+    rates = drop_rates(channels, Macs(task.net).marginals(channels), furs.base_drop_rate)
+    rates, key = jnp.asarray(rates, jnp.float32), jax.random.key(options.seed)
     apply = task.apply(channels)
 
     def dropout(fan_out: bool, reduced: bool) -> Callable:
-        return make_dropout_step(apply, channels, options.draws, options.noise, fan_out, reduced)
+        return make_dropout_step(apply, channels, furs.draws, furs.noise, fan_out, reduced)
 
     whole = [(variables, rates, key, jnp.int32(0))]
     programs = {
         "site by site": (
-            _pass_step(apply, channels, options.noise),
-            list(_passes(variables, rates, key, options.draws)),
+            _pass_step(apply, channels, furs.noise),
+            list(_passes(variables, rates, key, furs.draws)),
         ),
         "vmapped": (dropout(False, False), whole),
         "fan-out": (dropout(True, False), whole),
@@ -220,24 +221,23 @@ def _passes(variables: Any, rates: jax.Array, key: jax.Array, draws: int) -> Ite
 
 
 def _estimates(
-    task: Task, config: Any, variables: Any, batches: list
+    task: Task, options: Options, variables: Any, batches: list
 ) -> tuple[FURs, dict[str, list[FURs]]]:
     """The reference, and REPEATS estimates of each kind."""
 
     def estimate(kind: dict[str, Any], seeds: Iterable[int]) -> list[FURs]:
         measure = make_task_estimate(
-            task, config.furs, task.net.channels, **{"metric": "loss", **kind}
+            task, options.furs, task.net.channels, **{"metric": "loss", **kind}
         )
         return [measure(variables, batches, 0, seed) for seed in seeds]
 
-    seed = config.seed
+    seed = options.seed
     many = {**KINDS["reduced variance"], "draws": REFERENCE_DRAWS}
     (reference,) = estimate(many, [seed + 1000])
     # Nothing is drawn for "fisher".
     repeats = {kind: 1 if kind == "fisher" else REPEATS for kind in KINDS}
     return reference, {
-        kind: estimate(options, range(seed, seed + repeats[kind]))
-        for kind, options in KINDS.items()
+        kind: estimate(way, range(seed, seed + repeats[kind])) for kind, way in KINDS.items()
     }
 
 

@@ -5,6 +5,7 @@ expected to gain what many more MACs would not give; and what differs less than 
 seen. So few trainings tell, before any search, how good its network would have to be.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,13 +15,13 @@ from scipy import stats
 
 from furs_jax.bench.retrain import retrain
 from furs_jax.errors import ConfigError
-from furs_jax.jobs.prepare import recipe_of
-from furs_jax.jobs.search import run_in_folder
-from furs_jax.run.folder import Journal
-from furs_jax.run.phases import Run
+from furs_jax.jobs.harness import run_in_folder
+from furs_jax.options.schema import Options
+from furs_jax.run.context import Run
+from furs_jax.run.journal import Journal
 from furs_jax.run.statistics import Interval, mean_interval
 from furs_jax.run.tables import format_table
-from furs_jax.widths.reallocate import fit_to_budget
+from furs_jax.widths.budget import fit_to_budget
 
 SHARES = (0.75, 1.0, 1.333)  # of the budget
 
@@ -32,7 +33,7 @@ class Headroom(NamedTuple):
     noise: float  # standard deviation between seeds
 
 
-def bench(config: Any, workdir: str) -> None:
+def bench(options: Options, workdir: str) -> None:
     """Trains the network at each of `SHARES` of its MACs and says what a comparison could see.
 
     Trainings are those of the comparison at a search's end (config.final), but of the train split
@@ -43,27 +44,26 @@ def bench(config: Any, workdir: str) -> None:
       ConfigError: fewer than two seeds, or weights are given.
       WorkdirError: the folder holds another run.
     """
-    config = config.copy_and_resolve_references()
-    if config.final.seeds < 2:
+    if options.final.seeds < 2:
         raise ConfigError("noise shows between seeds only; give final.seeds of at least 2")
-    if config.init_from:
+    if options.init_from:
         raise ConfigError("headroom is measured from scratch; leave out init_from")
-    config.mode = "headroom"  # a search in the same folder would be another run
-    run_in_folder(config, workdir, _measure, _table)
+    # A search in the same folder would be another run.
+    run_in_folder(dataclasses.replace(options, mode="headroom"), workdir, _measure, _table)
 
 
 def _measure(run: Run) -> dict[str, Any]:
     journal = Journal(run.workdir.path / "headroom.jsonl")
-    net, limits = run.task.net, run.config.reallocate
+    net, limits = run.task.net, run.options.reallocate
     for share in SHARES:
-        budget = int(share * run.budget)
+        budget = run.cost.budget(share * run.budget)
         channels = run.start
         if share != 1:  # the vector itself stays as it is, also where it isn't quite at the budget
-            channels = fit_to_budget(net, channels, budget, 1, limits.channel_multiple)
-        recipe = recipe_of(run.config.final.train)
+            channels = fit_to_budget(net, channels, budget, 1, limits.channel_multiple, run.cost)
+        recipe = run.options.final.train
         retrain(run, channels, recipe, journal, f"{share:.0%} of the MACs")
     records = journal.read()
-    seeds = run.config.final.seeds
+    seeds = run.options.final.seeds
     found = headroom([r["macs"] for r in records], [r["search_top1"] for r in records])
     return {
         "network": net.name,

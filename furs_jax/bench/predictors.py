@@ -9,15 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from furs_jax.data import training_batch
+from furs_jax.costs.macs import Macs
+from furs_jax.data.batches import training_batch
 from furs_jax.errors import ConfigError
 from furs_jax.furs.measure import Reread, make_task_estimate, search_batches
 from furs_jax.furs.steps import gate_gradients
-from furs_jax.jobs.prepare import recipe_of
-from furs_jax.networks.resources import marginal_macs
-from furs_jax.run.phases import Run, derived_seed
-from furs_jax.training.step import Variables, module_rngs
-from furs_jax.training.train import Task, Trainer, make_trainer, train
+from furs_jax.objectives import Variables
+from furs_jax.run.context import Run, derived_seed
+from furs_jax.training.step import module_rngs
+from furs_jax.training.train import train
+from furs_jax.training.trainer import Task, Trainer, make_trainer
 from furs_jax.widths.inherit import free_axes, inherit
 
 NEW_CHANNELS = 4  # at least, that the score of gaining channels tries
@@ -37,7 +38,7 @@ def predictions(run: Run, seeds: Iterable[int]) -> list[Estimates]:
 def _make_measure(run: Run, options: tuple[tuple[str, Any], ...]) -> Callable:
     """(variables, seed) -> FURs of the original network, by config.furs with `options`."""
     changes_ = {"method": "dropout", "metric": "loss", "draws": DRAWS, **dict(options)}
-    net, furs = run.task.net, run.config.furs
+    net, furs = run.task.net, run.options.furs
     estimate = make_task_estimate(run.task, furs, net.channels, **changes_)
     batches = search_batches(run.task, furs)
     return lambda variables, seed: estimate(variables, batches, 0, seed).furs
@@ -52,10 +53,10 @@ def _estimates(run: Run, seed: int, measure: Callable) -> Estimates:
     except ConfigError:  # new channels would not come in front, as `gain` takes them to
         grows = False
     for suffix, changes_ in (("", {}), (", trained without dropout", {"dropout": 0.0})):
-        recipe = dataclasses.replace(recipe_of(run.config.train), **changes_)
+        recipe = dataclasses.replace(run.options.train, **changes_)
         trainer = make_trainer(task, task.net.channels, recipe, task.dataset.train)
         kept = run.workdir.checkpoints / f"truth_{'plain' if suffix else 'dropout'}_{seed}"
-        variables, _ = train(trainer, derived_seed(run.config.seed, 1, seed), kept)
+        variables = train(trainer, derived_seed(run.options.seed, 1, seed), kept)[0].variables
         again = _statistics_anew(trainer, variables, seed)
         for name, trained, options in (
             *((f"dropout, loss, rate {p}", variables, {"base_drop_rate": p}) for p in RATES),
@@ -69,9 +70,9 @@ def _estimates(run: Run, seed: int, measure: Callable) -> Estimates:
         ):
             found[name + suffix] = measure(tuple(options.items()))(trained, seed)
         if grows:
-            batches = search_batches(task, run.config.furs)
+            batches = search_batches(task, run.options.furs)
             found[f"gain of new channels{suffix}"] = gain(task, trainer, variables, batches, seed)
-    found["MACs (fewer is better)"] = -marginal_macs(task.net.macs, task.net.channels)
+    found["MACs (fewer is better)"] = -Macs(task.net).marginals(task.net.channels)
     return found
 
 
@@ -128,4 +129,4 @@ def gain(
         part = gradients(state.variables, batch)
         total = part if total is None else jax.tree.map(np.add, total, part)
     squared = [float(np.mean(np.square(site))) for site in total]
-    return np.array(squared) / marginal_macs(task.net.macs, channels)
+    return np.array(squared) / Macs(task.net).marginals(channels)

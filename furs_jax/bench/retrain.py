@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 
 from furs_jax.machine.programs import release_programs
-from furs_jax.run.folder import Journal
-from furs_jax.run.phases import Run, derived_seed
+from furs_jax.run.context import Run, derived_seed
+from furs_jax.run.journal import Journal
+from furs_jax.training.evaluate import make_evaluator
 from furs_jax.training.recipe import Recipe
-from furs_jax.training.train import make_evaluator, make_trainer, train
+from furs_jax.training.train import train
+from furs_jax.training.trainer import make_trainer
 
 
 def retrain(run: Run, channels: Sequence[int], recipe: Recipe, journal: Journal, what: str) -> None:
@@ -15,16 +17,16 @@ def retrain(run: Run, channels: Sequence[int], recipe: Recipe, journal: Journal,
     Those that `journal` has a line of are left out. The lines have channels, seed, macs,
     search_loss and search_top1. `what` is printed of the network.
     """
-    config, task = run.config, run.task
+    options, task = run.options, run.task
     done = {r["seed"] for r in journal.read() if r["channels"] == list(channels)}
-    seeds = [seed for seed in range(config.final.seeds) if seed not in done]
+    seeds = [seed for seed in range(options.final.seeds) if seed not in done]
     if not seeds:
         return
     trainer = make_trainer(task, channels, recipe, task.dataset.train)
     evaluate = make_evaluator(task, channels)
     for seed in seeds:
-        variables, _ = train(trainer, derived_seed(config.seed, 1, seed))
-        found = evaluate(variables, task.dataset.search)
+        state, _ = train(trainer, derived_seed(options.seed, 1, seed))
+        found = evaluate(state.variables, task.dataset.search)
         scores = {"search_loss": found["loss"], "search_top1": found["top1"]}
         size = {"channels": list(channels), "macs": task.net.macs(channels)}
         journal.append({"seed": seed, **size, **scores})

@@ -6,19 +6,19 @@ import itertools
 import pathlib
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from furs_jax.data import training_batches
-from furs_jax.data.batches import Batch
-from furs_jax.jobs.prepare import prepare, recipe_of
+from furs_jax.data.batches import Batch, training_batches
+from furs_jax.jobs.prepare import prepare
 from furs_jax.machine import hosts
-from furs_jax.run.folder import write_json
+from furs_jax.machine.sealed import write_json
+from furs_jax.options.schema import Options
 from furs_jax.run.tables import format_table
 from furs_jax.training.step import AXIS, shard
-from furs_jax.training.train import Task, Trainer, make_trainer
+from furs_jax.training.trainer import Task, Trainer, make_trainer
 
 SECONDS = 5.0  # of each timing
 _IN_FLIGHT = 8
@@ -50,15 +50,16 @@ class TrainRate(NamedTuple):
     peak_bytes: int | None  # of the first device's memory; None: it doesn't tell
 
 
-def bench(config: Any, workdir: str) -> TrainRate:
+def bench(options: Options, workdir: str) -> TrainRate:
     """Times the first round's training step alone, its input alone, and both together."""
-    task, _, channels = prepare(config)
-    split, batch_size = task.dataset.train, config.train.batch_size
-    trainer = make_trainer(task, channels, recipe_of(config.train), split)
+    prepared = prepare(options)
+    task, channels = prepared.task, prepared.start
+    split, batch_size = task.dataset.train, options.train.batch_size
+    trainer = make_trainer(task, channels, options.train, split)
     place = hosts.index(), hosts.count()
 
     def batches() -> Iterator[Batch]:
-        return training_batches(split, config.seed, range(2**31 - 1), batch_size, *place)
+        return training_batches(split, options.seed, range(2**31 - 1), batch_size, *place)
 
     with contextlib.closing(batches()) as some:
         resident = jax.device_put(_shares(trainer, next(some)), _by_device(task))

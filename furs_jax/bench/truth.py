@@ -15,20 +15,20 @@ from scipy import stats
 from furs_jax.bench import screening
 from furs_jax.bench.predictors import predictions
 from furs_jax.bench.retrain import retrain
+from furs_jax.costs.macs import Macs
 from furs_jax.errors import ConfigError
-from furs_jax.jobs.prepare import recipe_of
-from furs_jax.jobs.search import run_in_folder
+from furs_jax.jobs.harness import run_in_folder
 from furs_jax.methods.network_adjustment import step_widths
-from furs_jax.networks import Network
-from furs_jax.networks.resources import marginal_macs
-from furs_jax.run.folder import Journal
-from furs_jax.run.phases import Run
+from furs_jax.networks.network import Network
+from furs_jax.options.schema import Options
+from furs_jax.run.context import Run
+from furs_jax.run.journal import Journal
 from furs_jax.run.statistics import Interval
 from furs_jax.run.tables import format_table
 from furs_jax.widths.reallocate import reallocate
 
 
-def bench(config: Any, workdir: str) -> None:
+def bench(options: Options, workdir: str) -> None:
     """Measures the truth and correlates every estimator with it; goes on where it stopped.
 
     Of the network that a search would begin with: the original, or that of the given channels.
@@ -40,11 +40,10 @@ def bench(config: Any, workdir: str) -> None:
       ConfigError: weights are given, or the network has one site.
       WorkdirError: the folder holds another config's trainings, or a search.
     """
-    config = config.copy_and_resolve_references()
-    if config.init_from:
+    if options.init_from:
         raise ConfigError("the truth is measured from scratch; leave out init_from")
-    config.mode = "truth"  # a search in the same folder would be another run
-    run_in_folder(config, workdir, _measure, _table)
+    # A search in the same folder would be another run.
+    run_in_folder(dataclasses.replace(options, mode="truth"), workdir, _measure, _table)
 
 
 def _measure(run: Run) -> dict[str, Any]:
@@ -54,8 +53,8 @@ def _measure(run: Run) -> dict[str, Any]:
     initial = step_widths(run)
     net = dataclasses.replace(net, template=net.module(run.start))  # where channels are given
     run = run._replace(task=run.task._replace(net=net))
-    journal, seeds = Journal(run.workdir.path / "truth.jsonl"), run.config.final.seeds
-    recipe, patterns = recipe_of(run.config.final.train), screening.design(len(net.channels))
+    journal, seeds = Journal(run.workdir.path / "truth.jsonl"), run.options.final.seeds
+    recipe, patterns = run.options.final.train, screening.design(len(net.channels))
     for place, signs in enumerate(patterns):
         what = f"changed network {place + 1} of {len(patterns)}"
         channels = screening.changed(net.channels, signs, net.multiple)
@@ -93,7 +92,7 @@ def truth(net: Network, records: list[dict[str, Any]]) -> dict[str, Any]:
     log_widths = np.log([r["channels"] for r in records]) - np.log(net.channels)
     seeds = np.array([r["seed"] for r in records])
     loss, top1 = (np.array([r[key] for r in records]) for key in ("search_loss", "search_top1"))
-    macs = np.array(net.channels) * marginal_macs(net.macs, net.channels)
+    macs = np.array(net.channels) * Macs(net).marginals(net.channels)
     fall, rise = (screening.fit(log_widths, values, seeds) for values in (-loss, top1))
     each = [screening.fit(log_widths[s], -loss[s], seeds[s]) for s in _masks(seeds)]
     return {
@@ -116,7 +115,7 @@ def _masks(seeds: np.ndarray) -> list[np.ndarray]:
 
 def _next_vector(run: Run, initial: Sequence[int], furs: np.ndarray) -> tuple[int, ...]:
     """What a search's first round would make of these FURs."""
-    options = run.config.reallocate
+    options = run.options.reallocate
     return reallocate(
         run.task.net,
         run.task.net.channels,
@@ -128,6 +127,7 @@ def _next_vector(run: Run, initial: Sequence[int], furs: np.ndarray) -> tuple[in
         step_decay=options.step_decay,
         min_channels=options.min_channels,
         channel_multiple=options.channel_multiple,
+        cost=run.cost,
     )
 
 

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from furs_jax.costs import Cost
+from furs_jax.costs.macs import Macs
 from furs_jax.errors import ConfigError
 from furs_jax.furs.images import check_batch, parts_within, preprocessing
 from furs_jax.furs.ratios import FURs, drop_rates
@@ -27,10 +29,11 @@ from furs_jax.furs.steps import (
     make_fisher_step,
 )
 from furs_jax.machine import hosts
+from furs_jax.networks.memory import peak_bytes
 from furs_jax.networks.network import Network
-from furs_jax.networks.resources import marginal_macs, peak_bytes
+from furs_jax.objectives import Batch, Variables
 from furs_jax.options.schema import AUTO, METRICS, check_option
-from furs_jax.training.step import Batch, Variables, data_parallel, shard
+from furs_jax.training.step import data_parallel, shard
 
 # Draws of one pass over the images: more are made in several passes, so that memory stays the same.
 _DRAWS_PER_PASS = 5
@@ -116,6 +119,7 @@ def make_estimate(
     net: Network,
     channels: Sequence[int],
     *,
+    cost: Cost | None = None,
     fan_out: bool = True,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -128,6 +132,7 @@ def make_estimate(
 
     Args:
       net, channels: as of `estimate_furs`.
+      cost: what FURs are per unit of, and each site loses alike; by default MACs.
       fan_out: see `make_dropout_step`.
       mean, std: of the data set (`furs_jax.data.Dataset`), by which uint8 images are normalised.
       preprocess: in their place, any function from the batches' images to what the network takes.
@@ -145,7 +150,7 @@ def make_estimate(
     draws = estimator.most_draws
     devices, channels = devices or jax.devices(), tuple(int(c) for c in channels)
     local = len(devices) // hosts.count()
-    marginal = marginal_macs(net.macs, channels)
+    marginal = (cost or Macs(net)).marginals(channels)
     rates = drop_rates(channels, marginal, estimator.base_drop_rate)
     removed = rates * np.asarray(channels) * marginal
     module = net.module(channels, dtype=dtype)

@@ -10,7 +10,7 @@ import numpy as np
 from furs_jax.data.augment import normalise
 from furs_jax.errors import ConfigError
 from furs_jax.networks.network import Network
-from furs_jax.training.step import Batch
+from furs_jax.objectives import Batch
 
 # Images without a value below 0 and with some above this are pixels, up to 255.
 _BRIGHTEST = 16.0

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from furs_jax.furs.steps import gate_gradients
-from furs_jax.training.step import AXIS, Apply, Batch, Variables, data_parallel, shard
+from furs_jax.objectives import Batch, Variables
+from furs_jax.training.step import AXIS, Apply, data_parallel, shard
 
 
 def channel_importance(

@@ -10,7 +10,7 @@ from scipy import stats
 
 from furs_jax.furs.ratios import FURs
 from furs_jax.options.schema import METRICS
-from furs_jax.widths.reallocate import choose_sites
+from furs_jax.widths.sites import choose_sites
 
 # How often sites that are equal may be called different.
 _FALSE_ALARMS = 0.05

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from furs_jax.gates import FanOut, dropout_gates, sample_noise
-from furs_jax.training.step import AXIS, Apply, Batch, Variables, correct, cross_entropy
+from furs_jax.objectives import Batch, Variables, correct, image_losses
+from furs_jax.training.step import AXIS, Apply
 
 
 class Rises(NamedTuple):
@@ -26,7 +27,7 @@ FurStep = Callable[[tuple[Variables, jax.Array, jax.Array, jax.Array], Batch], R
 
 def _metrics(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Loss and error of each image, shape (2, N)."""
-    return jnp.stack([cross_entropy(logits, labels), 1.0 - correct(logits, labels)])
+    return jnp.stack([image_losses(logits, labels), 1.0 - correct(logits, labels)])
 
 
 def _gather(base: jax.Array, rise: jax.Array) -> Rises:
@@ -191,7 +192,7 @@ def gate_gradients(
     def loss(gates):
         logits = apply(variables, images, gates)
         # Gates belong to images, so the gradient of the sum is each image's own.
-        return jnp.sum(cross_entropy(logits, labels(jax.lax.stop_gradient(logits)))), logits
+        return jnp.sum(image_losses(logits, labels(jax.lax.stop_gradient(logits)))), logits
 
     ones = tuple(jnp.ones((images.shape[0], 1, 1, width)) for width in channels)
     return jax.grad(loss, has_aux=True)(ones)

@@ -3,36 +3,43 @@
 A search that begins with other widths than the original's has a third network, its start.
 """
 
-import math
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from furs_jax.jobs.prepare import final_split, first_recipe, recipe_of, teacher_network
+from furs_jax.jobs.vectors import final_split, teacher_network
 from furs_jax.machine.programs import release_programs
-from furs_jax.methods.network_adjustment import training_macs
+from furs_jax.methods import Method, load_method
+from furs_jax.objectives import Objective
+from furs_jax.options.schema import Options
+from furs_jax.run.context import Run
+from furs_jax.run.entries import compare_entry, training_macs
 from furs_jax.run.folder import Files
-from furs_jax.run.lines import selected
-from furs_jax.run.phases import Record, Run, from_weights, is_trained, train_phase
+from furs_jax.run.phases import first_recipe, from_weights, is_trained, train_phase
 from furs_jax.run.statistics import difference_interval, mean_interval
-from furs_jax.training.distill import ORIGINAL, Teacher
+from furs_jax.training.distill import ORIGINAL, Distillation, Teacher
+from furs_jax.training.evaluate import make_evaluator
 from furs_jax.training.loading import load_network
-from furs_jax.training.step import Variables
-from furs_jax.training.train import Trainer, make_evaluator, make_trainer
+from furs_jax.training.step import TrainState
+from furs_jax.training.trainer import Trainer, make_trainer
+
+Record = dict[str, Any]
 
 
-def compare(run: Run, searched: tuple[int, ...]) -> Record:
+def compare(run: Run, method: Method, searched: tuple[int, ...]) -> Record:
     """Trains original, start and searched alike, from scratch, and reads the test split."""
-    net, config = run.task.net, run.config
+    net, options = run.task.net, run.options
     vectors = {ORIGINAL: net.channels, "start": run.start, "searched": searched}
     networks = {name: vectors[name] for name in compared(run)}
-    result: Record = {"budget": run.budget, "method": "network_adjustment"}
+    result: Record = {"budget": run.budget, "method": options.method}
+    if run.cost.unit != "MACs":
+        result["unit"] = run.cost.unit
     for name, channels in networks.items():
-        result[name] = train_seeds(run, name, channels)
+        result[name] = train_seeds(run, name, channels, method if name == "searched" else Method())
     result.update(_differences(result))
     result["search_macs"] = _search_macs(run.workdir.rounds.read())
-    split = final_split(config, run.task.dataset)
-    recipe = recipe_of(config.final.train)
-    result["final_macs"] = training_macs(net, searched, recipe, split)
+    split = final_split(options, run.task.dataset)
+    result["final_macs"] = training_macs(net, searched, options.final.train, split)
     return result
 
 
@@ -48,7 +55,7 @@ def check_finals(run: Run, names: Sequence[str]) -> None:
     Raises:
       DamagedError: it doesn't.
     """
-    journal, seeds = run.workdir.finals, run.config.final.seeds
+    journal, seeds = run.workdir.finals, run.options.final.seeds
     expected = [(name, seed) for name in names for seed in range(seeds)]
     for place, record in enumerate(journal.read()):
         found = (record["network"], record["seed"])
@@ -59,13 +66,13 @@ def check_finals(run: Run, names: Sequence[str]) -> None:
             )
 
 
-def check_result(files: Files, result: Record, select: str) -> None:
+def check_result(files: Files, result: Record, options: Options) -> None:
     """Whether a result tells what the journals tell, as far as they do.
 
     Args:
       files: the run's.
       result: as in result.json.
-      select: of config.search.
+      options: the run's.
 
     Raises:
       ValueError, LookupError, TypeError: it doesn't, or has not a result's form.
@@ -75,34 +82,15 @@ def check_result(files: Files, result: Record, select: str) -> None:
         scores = [record for record in finals if record["network"] == name]
         if not scores:
             raise ValueError(f"{files.finals.path.name} holds no training of {name}")
-        _compare(result[name], _figures(scores), name)
+        compare_entry(result[name], _figures(scores), name)
     if "searched" not in result:
         return
-    begun = result.get("start", result[ORIGINAL])
-    _compare(begun, {key: rounds[0][key] for key in ("channels", "macs", "params")}, "the start")
-    _compare(result["searched"], {"channels": list(selected(rounds, select))}, "searched")
-    _compare(result, {"search_macs": _search_macs(rounds), **_differences(result)}, "")
-
-
-def _compare(found: Record, expected: Record, name: str) -> None:
-    for key, value in expected.items():
-        if not _same(found[key], value):
-            raise ValueError(f"{name} {key} ".lstrip() + "is not what the journals tell")
-
-
-def _same(found: Any, expected: Any) -> bool:
-    """Equal, or floats that another version of SciPy may make of the same figures."""
-    if isinstance(expected, dict):
-        return found.keys() == expected.keys() and all(_same(found[k], expected[k]) for k in found)
-    if isinstance(expected, list | tuple):
-        return len(found) == len(expected) and all(map(_same, found, expected))
-    if isinstance(expected, float):
-        return math.isclose(found, expected, rel_tol=1e-9, abs_tol=1e-12)
-    return found == expected
+    load_method(options.method).check_result(options, rounds, result)
+    compare_entry(result, {"search_macs": _search_macs(rounds), **_differences(result)}, "")
 
 
 def _search_macs(rounds: list[Record]) -> int:
-    return sum(record["train_macs"] for record in rounds)
+    return sum(record.get("train_macs", 0) for record in rounds)
 
 
 def _differences(result: Record) -> Record:
@@ -132,75 +120,89 @@ def _difference(network: Record, reference: Record) -> Record:
     }
 
 
-def train_seeds(run: Run, name: str, channels: Sequence[int], init_from: bool = False) -> Record:
+def train_seeds(
+    run: Run, name: str, channels: Sequence[int], method: Method, init_from: bool = False
+) -> Record:
     """Trains and tests one network with all seeds; those done before are read from the journal.
 
     Args:
       name: of the network, in the journal and in the folder of its checkpoints.
       channels: its vector.
-      init_from: begin with the weights of config.init_from, where that is given.
+      method: what may prune it.
+      init_from: begin with the weights of `init_from`, where that is given.
 
     Returns:
       channels, macs, params, each seed's figures and their means with intervals.
     """
-    config, net = run.config.final, run.task.net
+    options, net, test = run.options, run.task.net, run.task.dataset.test
     scores = [record for record in run.workdir.finals.read() if record["network"] == name]
-    evaluate = make_evaluator(run.task, channels)
+    after_epoch = functools.partial(method.after_epoch, run)
     trainer = None
-    for seed in range(len(scores), config.seeds):
-        teacher = teacher_of(run, name, seed)
+    evaluators: dict[tuple[int, ...], Callable] = {}
+    for seed in range(len(scores), options.final.seeds):
+        objective = objective_of(run, name, seed)
         if trainer is None:
-            trainer = _trainer(run, channels, teacher, init_from)
-        elif teacher is not None:
-            trainer = trainer._replace(teacher=teacher.variables)
-        variables = _train(run, trainer, name, seed)
-        scores.append({"network": name, "seed": seed, **evaluate(variables, run.task.dataset.test)})
+            trainer = _trainer(run, channels, objective, init_from)
+        trainer = trainer._replace(objective=objective)
+        state = _train(run, trainer, name, seed, after_epoch)
+        found, variables = method.finish(run, tuple(channels), state)
+        if found not in evaluators:
+            evaluators[found] = make_evaluator(run.task, found)
+        pruned = {} if found == tuple(channels) else {"channels": list(found)}
+        figures = evaluators[found](variables, test)
+        scores.append({"network": name, "seed": seed, **pruned, **figures})
         run.workdir.finals.append(scores[-1])
         run.console.final(_title(run, name, seed), scores[-1])
     release_programs()
+    channels = scores[-1].get("channels", list(channels))
     return {
-        "channels": list(channels),
+        "channels": channels,
         "macs": net.macs(channels),
         "params": net.params(channels),
+        **run.cost.record(channels),
         **_figures(scores),
     }
 
 
 def _trainer(
-    run: Run, channels: Sequence[int], teacher: Teacher | None, init_from: bool = False
+    run: Run, channels: Sequence[int], objective: Objective, init_from: bool = False
 ) -> Trainer:
-    config, split = run.config, final_split(run.config, run.task.dataset)
+    options, split = run.options, final_split(run.options, run.task.dataset)
+    recipe = options.final.train
     if not init_from:
-        return make_trainer(run.task, channels, recipe_of(config.final.train), split, teacher)
-    recipe = first_recipe(config, config.final.train)
-    return from_weights(run, make_trainer(run.task, channels, recipe, split, teacher))
+        return make_trainer(run.task, channels, recipe, split, objective)
+    recipe = first_recipe(options, recipe)
+    return from_weights(run, make_trainer(run.task, channels, recipe, split, objective))
 
 
-def _train(run: Run, trainer: Trainer, name: str, seed: int) -> Variables:
-    title = _title(run, name, seed)
-    return train_phase(run, trainer, final_phase(name, seed), title, (3, seed))[0]
+def _train(run: Run, trainer: Trainer, name: str, seed: int, after_epoch: Callable) -> TrainState:
+    title, phase = _title(run, name, seed), final_phase(name, seed)
+    return train_phase(run, trainer, phase, title, (3, seed), after_epoch=after_epoch)[0]
 
 
 def _title(run: Run, name: str, seed: int) -> str:
-    return f"final {name} {seed + 1}/{run.config.final.seeds}"
+    return f"final {name} {seed + 1}/{run.options.final.seeds}"
 
 
 def final_phase(name: str, seed: int) -> str:
     return f"final_{name}_{seed}"
 
 
-def teacher_of(run: Run, name: str, seed: int) -> Teacher | None:
-    """Who teaches a final training, as `config.kd` says; the run's own original is not taught."""
-    options = run.config.kd
-    if options.teacher is None or (options.teacher == ORIGINAL and name == ORIGINAL):
-        return None
-    if options.teacher == ORIGINAL:
+def objective_of(run: Run, name: str, seed: int) -> Objective:
+    """Of a final training, as `config.kd` says; the run's own original is not taught."""
+    recipe, kd = run.options.final.train, run.options.kd
+    untaught = run.task.objective.of_recipe(recipe)
+    if kd.teacher is None or kd.teacher == name == ORIGINAL:
+        return untaught
+    if kd.teacher == ORIGINAL:
         phase, net = final_phase(ORIGINAL, seed), run.task.net
-        if not is_trained(run, phase, run.config.final.train.epochs):  # deleted since
-            _train(run, _trainer(run, net.channels, None), ORIGINAL, seed)
+        if not is_trained(run, phase, recipe.epochs):  # deleted since
+            trainer = _trainer(run, net.channels, untaught)
+            _train(run, trainer, ORIGINAL, seed, lambda state, epoch: state)
         path = run.workdir.checkpoints / phase
     else:
-        path, net = options.teacher, teacher_network(run.config, run.task.dataset)
+        path, net = kd.teacher, teacher_network(run.options, run.task.dataset)
     channels, variables = load_network(str(path), net, "kd.teacher")
     module = net.module(channels, dtype=run.task.dtype)
-    return Teacher(module, variables, options.alpha, options.temperature)
+    teacher = Teacher(module, variables, kd.alpha, kd.temperature)
+    return Distillation(recipe.label_smoothing, teacher)

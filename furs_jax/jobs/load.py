@@ -9,20 +9,23 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from furs_jax import paths
 from furs_jax.data.augment import normalise
 from furs_jax.errors import ConfigError, DataError, FursError, WorkdirError
 from furs_jax.jobs.compare import final_phase
-from furs_jax.jobs.prepare import dataset_of, initial_network
+from furs_jax.jobs.prepare import dataset_of
+from furs_jax.jobs.vectors import initial_network
 from furs_jax.machine.devices import resolve_dtype
-from furs_jax.networks import Network
-from furs_jax.run.folder import Files, damaged
+from furs_jax.machine.sealed import damaged
+from furs_jax.networks.network import Network
+from furs_jax.objectives import Variables
+from furs_jax.options.parse import of_record
+from furs_jax.options.schema import DataOptions, Options
+from furs_jax.run.folder import Files
 from furs_jax.training.checkpoint import latest_step
 from furs_jax.training.loading import load_network
-from furs_jax.training.step import Variables
 
 _AT_ONCE = 64  # images that are computed together; bounds the memory
 
@@ -126,16 +129,15 @@ def load(
             f"--config.channels_from={files.result} and another --workdir"
         )
     try:
-        config = ml_collections.ConfigDict(stored["config"])
-        _name_own_code(config, path, network=network, cost=cost)
-        images = _images(stored, config, files)
+        options = _with_own_code(of_record(stored["config"]), path, network=network, cost=cost)
+        images = _images(stored, options.data, files)
     except (LookupError, AttributeError, TypeError) as error:
         raise damaged(files.config, f"a run's record has no such form ({error})") from error
-    net, _ = initial_network(config, images)
-    channels, variables = load_network(str(folder), net, "path", config.data.name)
+    net = initial_network(options, images)[0].net
+    channels, variables = load_network(str(folder), net, "path", options.data.name)
     classes = images.class_names or tuple(map(str, range(images.num_classes)))
     preprocessing = Preprocessing(images.mean, images.std, images.image_shape)
-    dtype = resolve_dtype(config.dtype)
+    dtype = resolve_dtype(options.dtype)
     return TrainedNetwork(net, channels, variables, classes, preprocessing, dtype)
 
 
@@ -168,22 +170,20 @@ def _found_phase(files: Files) -> str:
     return final_phase(names[0], 0)
 
 
-def _name_own_code(
-    config: ml_collections.ConfigDict, path: str | os.PathLike, **given: str | None
-) -> None:
-    """Puts what the caller names, option -> name, into the config of a run.
+def _with_own_code(options: Options, path: str | os.PathLike, **given: str | None) -> Options:
+    """The options of a run with what the caller names, option -> name.
 
     Raises:
       ConfigError: the run names code that the caller doesn't.
     """
-    for option, name in given.items():
-        if name is not None:
-            config[option] = name
-        elif ":" in config.get(option, ""):
+    named = {option: name for option, name in given.items() if name is not None}
+    for option in given.keys() - named.keys():
+        if ":" in (name := getattr(options, option)):
             raise ConfigError(
-                f"the {option} of {path} is {config[option]}, whose code is imported if you ask "
-                f"for it: load({os.fspath(path)!r}, {option}={config[option]!r})"
+                f"the {option} of {path} is {name}, whose code is imported if you ask "
+                f"for it: load({os.fspath(path)!r}, {option}={name!r})"
             )
+    return dataclasses.replace(options, **named)
 
 
 class _Images(NamedTuple):
@@ -196,7 +196,7 @@ class _Images(NamedTuple):
     class_names: tuple[str, ...]
 
 
-def _images(stored: dict[str, Any], config: ml_collections.ConfigDict, files: Files) -> _Images:
+def _images(stored: dict[str, Any], options: DataOptions, files: Files) -> _Images:
     network, data = stored.get("network"), stored.get("data")
     if network and data:
         return _Images(
@@ -205,7 +205,7 @@ def _images(stored: dict[str, Any], config: ml_collections.ConfigDict, files: Fi
             *(tuple(data[field]) for field in ("mean", "std", "class_names")),
         )
     try:  # an earlier version's run
-        dataset = dataset_of(config.data)
+        dataset = dataset_of(options)
     except FursError as error:
         raise DataError(
             f"{files.config} does not tell how images are prepared, and the data set that would "

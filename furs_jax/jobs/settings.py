@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import json
 import pathlib
 import re
 from collections.abc import Iterator, Sequence
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 
 from furs_jax import cli, config_files
 from furs_jax.errors import ConfigError, WorkdirBusyError
-from furs_jax.options.parse import flat
+from furs_jax.options.parse import as_record, flat
 from furs_jax.options.schema import path_kind
 from furs_jax.paths import PROJECT
 from furs_jax.run.folder import Workdir
@@ -145,12 +144,12 @@ def plan(
         name = folder_name(swept)
         given = overrides | swept
         resolved = cli.load(config, given)
-        as_json = json.loads(resolved.to_json_best_effort())
+        as_json = as_record(resolved)
         for other in settings.values():
             if other.config == as_json:
                 same = name if name == other.name else f"{other.name} and {name}"
                 raise ConfigError(f"two settings of the sweep are the same: {same}")
-        values = dict(flat(resolved))
+        values = dict(flat(as_json))
         texts = {key: values[key] if path_kind(key) else text for key, text in given.items()}
         folder = pathlib.Path(workdir) / name
         arguments = (

@@ -1,46 +1,84 @@
-"""The rounds: train, measure FURs, reallocate (Chen et al., CVPR 2020, algorithm 1)."""
+"""Network Adjustment (Chen et al., CVPR 2020, algorithm 1): train, measure FURs, reallocate."""
 
+import dataclasses
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import ml_collections
-
-from furs_jax.data import AnySplit
-from furs_jax.data.batches import steps_per_epoch
+from furs_jax.data.dataset import Dataset
 from furs_jax.furs.importance import channel_importance
-from furs_jax.furs.measure import make_task_estimate, search_batches
+from furs_jax.furs.measure import check_images, make_monitor, make_task_estimate, search_batches
 from furs_jax.furs.significance import sure, what_draws_bought
-from furs_jax.jobs.prepare import first_recipe, recipe_of, warm_recipe
 from furs_jax.machine import hosts
 from furs_jax.machine.programs import release_programs
-from furs_jax.networks import Network
-from furs_jax.options.schema import AUTO
+from furs_jax.methods import Method
+from furs_jax.networks.network import Network
+from furs_jax.objectives import Batch
+from furs_jax.options.schema import AUTO, Options, ReallocateOptions, Recipe
+from furs_jax.run.context import Run, derived_seed
+from furs_jax.run.entries import compare_entry, training_macs
 from furs_jax.run.lines import PER_SITE, best_round, selected
-from furs_jax.run.phases import Record, Run, derived_seed, from_weights, is_trained, train_phase
+from furs_jax.run.phases import first_recipe, from_weights, is_trained, train_phase
 from furs_jax.training.checkpoint import Checkpoints
-from furs_jax.training.recipe import Recipe
-from furs_jax.training.step import Batch, TrainState
-from furs_jax.training.train import Trainer, make_evaluator, make_trainer
+from furs_jax.training.evaluate import make_evaluator
+from furs_jax.training.recipe import check_recipe
+from furs_jax.training.step import TrainState
+from furs_jax.training.trainer import Trainer, make_trainer
 from furs_jax.widths.inherit import free_axes, inherit, least_important_first
-from furs_jax.widths.reallocate import choose_sites, directed, reallocate
+from furs_jax.widths.reallocate import reallocate
+from furs_jax.widths.sites import choose_sites, directed
 
-# FURs while training look at one image for so many that are trained on.
-_MONITOR_SHARE = 40
+Record = dict[str, Any]
+
 _RECORDED = (*PER_SITE, "draws", "spread")
+
+
+class NetworkAdjustment(Method):
+    """Rounds of training, measuring and moving channels; `reallocate.direction` makes controls."""
+
+    def check(self, options: Options, net: Network, dataset: Dataset) -> None:
+        if options.search.warm_start:
+            check_recipe(warm_recipe(options), "search.warm", dataset.train)
+            free_axes(net)  # refuses networks that can't inherit
+        if options.mode == "search":
+            check_images(options.furs, dataset.search)
+
+    def search(self, run: Run) -> tuple[int, ...]:
+        return run_rounds(run)
+
+    def is_complete(self, run: Run) -> bool:
+        return is_complete(run, run.workdir.rounds.read())
+
+    def check_journal(self, run: Run) -> None:
+        check_rounds(run, run.workdir.rounds.read())
+
+    def check_result(self, options: Options, rounds: Sequence[Record], result: Record) -> None:
+        begun = result.get("start", result["original"])
+        for name, entry, expected in (
+            ("the start", begun, {key: rounds[0][key] for key in ("channels", "macs", "params")}),
+            (
+                "searched",
+                result["searched"],
+                {"channels": list(selected(rounds, options.search.select))},
+            ),
+        ):
+            compare_entry(entry, expected, name)
+
+
+PLUGIN = NetworkAdjustment
 
 
 def run_rounds(run: Run) -> tuple[int, ...]:
     """All rounds, those already done read from the journal; returns the searched vector."""
-    options = run.config.search
+    options = run.options.search
     records = run.workdir.rounds.read()
     for record in records:
-        run.console.round(record, options.rounds)
+        run.console.print(round_line(record, options.rounds))
     while not is_complete(run, records):
         record = _round(run, records)
         hosts.agree("the next channel vector", [record["next_channels"], record["next_parent"]])
         run.workdir.rounds.append(record)
-        run.console.round(record, options.rounds)
+        run.console.print(round_line(record, options.rounds))
         records.append(record)
         release_programs()
     if len(records) < options.rounds:
@@ -54,7 +92,7 @@ def run_rounds(run: Run) -> tuple[int, ...]:
 
 def is_complete(run: Run, records: list[Record]) -> bool:
     """Whether no round is left to do."""
-    options = run.config.search
+    options = run.options.search
     if len(records) >= options.rounds:
         return True
     return options.stop_when_equal and _equal(records, _searched_images(run))
@@ -62,7 +100,7 @@ def is_complete(run: Run, records: list[Record]) -> bool:
 
 def _searched_images(run: Run) -> int:
     """How many FURs are measured on."""
-    return len(search_batches(run.task, run.config.furs).split.labels)
+    return len(search_batches(run.task, run.options.furs).split.labels)
 
 
 def check_rounds(run: Run, records: list[Record]) -> None:
@@ -73,8 +111,8 @@ def check_rounds(run: Run, records: list[Record]) -> None:
     """
     for index, stored in enumerate(records):
         try:
-            if index >= run.config.search.rounds:
-                raise ValueError(f"a search of {run.config.search.rounds} rounds has no such one")
+            if index >= run.options.search.rounds:
+                raise ValueError(f"a search of {run.options.search.rounds} rounds has no such one")
             for name in ("train_loss", "search_loss", "search_accuracy", "seconds"):
                 if name not in stored:
                     raise ValueError(f"it has no {name}")
@@ -114,24 +152,27 @@ def parent_and_scale(records: list[Record], patience: int) -> tuple[Record, floa
 
 def _round(run: Run, records: list[Record]) -> Record:
     """Trains the next network, measures its FURs and chooses the vector after it."""
-    config, dataset = run.config, run.task.dataset
+    options, dataset = run.options, run.task.dataset
     index, given = len(records), _given(run, records)
     channels = tuple(given["channels"])
     compiled = run.clock.seconds
-    images = search_batches(run.task, config.furs)
+    images = search_batches(run.task, options.furs)
     trainer = _trainer(run, channels, records, images)
     compiled_before = run.clock.seconds
-    variables, trained = _train(run, trainer, index)
+    state, trained = _train(run, trainer, index)
+    variables = state.variables
     start, compiled_training = time.monotonic(), run.clock.seconds
     search = make_evaluator(run.task, channels)(variables, dataset.search)
-    estimate = make_task_estimate(run.task, config.furs, channels)(
+    estimate = make_task_estimate(run.task, options.furs, channels, cost=run.cost)(
         variables,
         images,
-        layers_in_round(config.reallocate, index),
-        derived_seed(config.seed, 2, index),
+        layers_in_round(options.reallocate, index),
+        derived_seed(options.seed, 2, index),
     )
     finished = time.monotonic()
-    if config.furs.draws == AUTO and (bought := what_draws_bought(estimate, config.furs.max_draws)):
+    if options.furs.draws == AUTO and (
+        bought := what_draws_bought(estimate, options.furs.max_draws)
+    ):
         run.console.print(f"FURs: {bought}")
     compile_furs = run.clock.seconds - compiled_training
     measured = estimate.as_json()
@@ -163,23 +204,34 @@ def _given(run: Run, records: list[Record]) -> Record:
         "channels": list(channels),
         "macs": net.macs(channels),
         "params": net.params(channels),
+        **run.cost.record(channels),
         "train_macs": training_macs(
-            net, channels, _recipe(run.config, index), run.task.dataset.train
+            net, channels, _recipe(run.options, index), run.task.dataset.train
         ),
         "step_scale": parent["next_step_scale"] if parent else 1.0,
     }
 
 
-def _recipe(config: ml_collections.ConfigDict, index: int) -> Recipe:
+def _recipe(options: Options, index: int) -> Recipe:
     """Of the training of a round."""
     if index == 0:
-        return first_recipe(config, config.train)
-    return warm_recipe(config) if config.search.warm_start else recipe_of(config.train)
+        return first_recipe(options, options.train)
+    return warm_recipe(options) if options.search.warm_start else options.train
 
 
-def _train(run: Run, trainer: Trainer, index: int) -> tuple[Any, Record]:
-    title = f"round {index + 1}/{run.config.search.rounds}"
-    monitor = _monitor(run, trainer.channels)
+def warm_recipe(options: Options) -> Recipe:
+    """Of the rounds that inherit weights."""
+    return dataclasses.replace(
+        options.train.from_weights(),
+        epochs=options.search.warm_epochs,
+        learning_rate=options.search.warm_learning_rate,
+        warmup_epochs=0.0,
+    )
+
+
+def _train(run: Run, trainer: Trainer, index: int) -> tuple[TrainState, Record]:
+    title = f"round {index + 1}/{run.options.search.rounds}"
+    monitor = make_monitor(run.task, run.options.furs, trainer.channels, run.cost)
     return train_phase(run, trainer, _phase(index), title, (1, index), monitor)
 
 
@@ -187,10 +239,10 @@ def _trainer(
     run: Run, channels: Sequence[int], records: list[Record], images: Iterable[Batch]
 ) -> Trainer:
     """Of a round: from scratch, or after the first one from the parent's weights."""
-    recipe, split = _recipe(run.config, len(records)), run.task.dataset.train
+    recipe, split = _recipe(run.options, len(records)), run.task.dataset.train
     if not records:
         return from_weights(run, make_trainer(run.task, channels, recipe, split))
-    if not run.config.search.warm_start:
+    if not run.options.search.warm_start:
         return make_trainer(run.task, channels, recipe, split)
     parent = records[-1]["next_parent"]
     old_channels, old = records[parent]["channels"], _end_state(run, records, parent, images)
@@ -205,18 +257,12 @@ def _trainer(
 
 def _end_state(run: Run, records: list[Record], index: int, images: Iterable[Batch]) -> TrainState:
     """Of the training of a round that is done; trained again where it has been deleted."""
-    channels, recipe = records[index]["channels"], _recipe(run.config, index)
+    channels, recipe = records[index]["channels"], _recipe(run.options, index)
     if not is_trained(run, _phase(index), recipe.epochs):
         _train(run, _trainer(run, channels, records[:index], images), index)
     with Checkpoints(run.workdir.checkpoints / _phase(index), read_only=True) as checkpoints:
         trainer = make_trainer(run.task, channels, recipe, run.task.dataset.train)
         return checkpoints.restore(trainer.abstract())
-
-
-def training_macs(net: Network, channels: Sequence[int], recipe: Recipe, split: AnySplit) -> int:
-    """MACs of a training; a backward pass counts as two forward ones."""
-    steps = recipe.epochs * steps_per_epoch(split, recipe.batch_size)
-    return 3 * net.macs(channels) * recipe.batch_size * steps
 
 
 def _phase(index: int) -> str:
@@ -225,10 +271,10 @@ def _phase(index: int) -> str:
 
 def _next(run: Run, records: list[Record]) -> Record:
     """The next round's network, and which sites it is changed at."""
-    options, index = run.config.reallocate, records[-1]["round"]
-    parent, scale = parent_and_scale(records, run.config.search.patience)
+    options, index = run.options.reallocate, records[-1]["round"]
+    parent, scale = parent_and_scale(records, run.options.search.patience)
     num_layers = layers_in_round(options, index)
-    seed = derived_seed(run.config.seed, 4, index)
+    seed = derived_seed(run.options.seed, 4, index)
     ranks = directed(parent["furs"], options.direction, seed)
     increased, decreased = choose_sites(ranks, num_layers)
     following = reallocate(
@@ -242,6 +288,7 @@ def _next(run: Run, records: list[Record]) -> Record:
         step_decay=options.step_decay * scale,
         min_channels=options.min_channels,
         channel_multiple=options.channel_multiple,
+        cost=run.cost,
     )
     return {
         "increased": increased,
@@ -255,28 +302,27 @@ def _next(run: Run, records: list[Record]) -> Record:
 
 def step_widths(run: Run) -> tuple[int, ...]:
     """The vector that a round's steps are relative to."""
-    return run.start if run.config.reallocate.step_from_start else run.task.net.channels
+    return run.start if run.options.reallocate.step_from_start else run.task.net.channels
 
 
-def layers_in_round(options: ml_collections.ConfigDict, index: int) -> int:
+def layers_in_round(options: ReallocateOptions, index: int) -> int:
     """K_r = max(round(K - r * decay), 0), the sites changed each way in round r."""
     return max(round(options.num_layers - index * options.num_layers_decay), 0)
 
 
-def _monitor(run: Run, channels: Sequence[int]) -> Callable[[int, Any], Record]:
-    """Fisher FURs after every so many epochs of a round, for metrics.jsonl."""
-    options = run.config.furs
-    if not options.every_epochs:
-        return lambda epoch, variables: {}
-    estimate = make_task_estimate(run.task, options, channels, method="fisher", metric="loss")
-    # A gradient of gates costs about as much as one of weights: few per cent of an epoch.
-    most = max(len(run.task.dataset.train.labels) * options.every_epochs // _MONITOR_SHARE, 2)
-    batches = search_batches(run.task, options, most)
-
-    def monitor(epoch: int, variables: Any) -> Record:
-        if epoch % options.every_epochs:
-            return {}
-        furs = estimate(variables, batches, 0, 0)
-        return {"furs": furs.furs.tolist(), "furs_stderr": furs.furs_stderr.tolist()}
-
-    return monitor
+def round_line(record: Record, rounds: int) -> str:
+    """One round in one line."""
+    seconds = record["seconds"]
+    changed = " ".join(
+        f"{sign}{','.join(map(str, sites))}"
+        for sign, sites in (("+", record["increased"]), ("-", record["decreased"]))
+        if sites
+    )
+    return (
+        f"round {record['round'] + 1}/{rounds}  {record['macs']:,} MACs  "
+        f"train loss {record['train_loss']:.4f}  search loss {record['search_loss']:.4f}  "
+        f"search accuracy {100 * record['search_accuracy']:.2f}%  "
+        f"sites {changed or 'unchanged'}  "
+        f"[train {seconds['train']:.0f}s, FURs {seconds['furs']:.0f}s, "
+        f"compile {seconds['compile']:.0f}s]"
+    )

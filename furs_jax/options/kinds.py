@@ -5,8 +5,6 @@ import dataclasses
 import numbers
 from typing import Any, Protocol
 
-from furs_jax import paths, plugins
-
 
 class Kind(Protocol):
     """The values of an option; `str` of it completes "must be ..."."""
@@ -96,10 +94,6 @@ class Path(Name):
     def allows(self, value: Any) -> bool:
         return isinstance(value, str) and value != "" and "\0" not in value
 
-    def resolve(self, value: str, option: str) -> str:
-        """The value with an absolute path; ConfigError where it is no path of this machine."""
-        return value if value in self.words else paths.resolve(value, f"{option}=")
-
     def __str__(self) -> str:
         return "".join(f"{word!r} or " for word in self.words) + "a path"
 
@@ -107,27 +101,19 @@ class Path(Name):
 class DataName(Path):
     """The name of a data set, which may have a folder in it."""
 
-    def resolve(self, value: str, option: str) -> str:
-        return paths.resolve_data(value, option)
-
     def __str__(self) -> str:
         return "the name of a data set"
 
 
-class Plugin:
-    """A module of one of this package's rooms, or a class of one's own."""
-
-    def __init__(self, room: str):
-        self._room = room
+@dataclasses.dataclass(frozen=True)
+class Plugin(Choice):
+    """One of some files, or a class of one's own."""
 
     def allows(self, value: Any) -> bool:
-        return isinstance(value, str) and (value in plugins.names(self._room) or ":" in value)
-
-    def parse(self, text: str) -> str:
-        return text
+        return super().allows(value) or (isinstance(value, str) and ":" in value)
 
     def __str__(self) -> str:
-        return f"one of {', '.join(plugins.names(self._room))}, or your own as my_module:MyClass"
+        return f"{super().__str__()}, or your own as my_module:MyClass"
 
 
 class Widths:

@@ -2,14 +2,17 @@
 
 import dataclasses
 import difflib
+import functools
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, get_type_hints
 
 import ml_collections
 
+from furs_jax.config_files import default_config
 from furs_jax.errors import ConfigError
 from furs_jax.options.kinds import Switch
-from furs_jax.options.schema import OPTIONS, Options, check_option, path_kind
+from furs_jax.options.schema import OPTIONS, Options, check_option, path_kind, resolved
 
 Record = dict[str, Any]
 
@@ -24,6 +27,19 @@ def parse(config: ml_collections.ConfigDict) -> Options:
     return _typed(Options, resolve_paths(config).to_dict())
 
 
+def of_record(record: Record) -> Options:
+    """The options of a run's config.json; one that an earlier version lacks has its default.
+
+    Raises:
+      ConfigError: one has a value that it can't have.
+    """
+    config = default_config()
+    for option, value in flat(record):
+        if option in OPTIONS:
+            _set(config, option, tuple(value) if isinstance(value, list) else value)
+    return parse(config)
+
+
 def _typed(of: type, values: Mapping[str, Any]) -> Any:
     hints = get_type_hints(of)
     return of(
@@ -32,6 +48,17 @@ def _typed(of: type, values: Mapping[str, Any]) -> Any:
             for name, value in values.items()
         }
     )
+
+
+def as_record(options: Options) -> Record:
+    """As JSON holds them."""
+    return json.loads(json.dumps(dataclasses.asdict(options)))
+
+
+@functools.cache
+def defaults() -> Record:
+    """Every option's default, by full name, as JSON holds it: what configs/default.py says."""
+    return dict(flat(as_record(parse(default_config()))))
 
 
 def flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -85,11 +112,11 @@ def resolve_paths(config: ml_collections.ConfigDict) -> ml_collections.ConfigDic
     Raises:
       ConfigError: one is no path of this machine.
     """
-    resolved = config.copy_and_resolve_references()
+    copy = config.copy_and_resolve_references()
     for option, value in flat(config):
-        if (kind := path_kind(option)) and value is not None:
-            _set(resolved, option, kind.resolve(value, option))
-    return resolved
+        if path_kind(option):
+            _set(copy, option, resolved(option, value))
+    return copy
 
 
 def is_switch(option: str) -> bool:

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, get_type_hints
 
+from furs_jax import paths, plugins
 from furs_jax.errors import ConfigError
 from furs_jax.options.kinds import (
     CHANNELS,
@@ -174,8 +175,9 @@ class Options:
 
     mode: str = _of(_Mode(MODES))
     seed: int = _of(_SEED)
-    method: str = _of(Plugin("methods"))
-    cost: str = _of(Plugin("costs"))
+    method: str = _of(Plugin(plugins.names("methods")))
+    cost: str = _of(Plugin(plugins.names("costs")))
+    objective: str = _of(Plugin(plugins.names("objectives")))
     network: str = _of(Name())
     width_multiplier: float = _of(_WIDTH)
     flops_budget: float | None = _of(Either(Number(1, 1e15)))
@@ -216,8 +218,21 @@ def check_option(option: str, value: Any, name: str | None = None) -> None:
     kind = OPTIONS[option]
     if not kind.allows(value):
         raise ConfigError(f"{name or option}={_short(value)} must be {kind}")
-    if (path := path_kind(option)) and value is not None:
-        path.resolve(value, option)
+    resolved(option, value)
+
+
+def resolved(option: str, value: Any) -> Any:
+    """The value, with an absolute path where the option is one.
+
+    Raises:
+      ConfigError: it is no path of this machine.
+    """
+    kind = path_kind(option)
+    if kind is None or value is None or value in kind.words:
+        return value
+    if isinstance(kind, DataName):
+        return paths.resolve_data(value, option)
+    return paths.resolve(value, f"{option}=")
 
 
 def path_kind(option: str) -> Path | None:

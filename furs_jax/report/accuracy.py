@@ -11,7 +11,7 @@ from matplotlib.ticker import LogLocator
 
 from furs_jax.errors import ConfigError
 from furs_jax.report.labels import place_labels
-from furs_jax.report.run_record import RunRecord
+from furs_jax.report.run_record import NETWORK_ADJUSTMENT, RunRecord
 from furs_jax.report.style import (
     INK,
     NEUTRAL,
@@ -23,7 +23,7 @@ from furs_jax.report.style import (
     shortened,
     style,
 )
-from furs_jax.report.table4 import METHODS, ORIGINAL, START, TRAINED, Row, comparison
+from furs_jax.report.table4 import ORIGINAL, START, TRAINED, Row, comparison, method_title
 
 # Of our networks: marker, its size, the line between budgets, the interval's width, order.
 _OURS = {
@@ -32,6 +32,8 @@ _OURS = {
     TRAINED: ("P", 5.0, "none", 0.8, 2.4),
     "": ("s", 3.2, "-", 0.8, 2.3),
 }
+
+OURS = method_title(NETWORK_ADJUSTMENT)
 
 
 def draw_accuracy(runs: Sequence[RunRecord], published: bool = True) -> Figure:
@@ -118,7 +120,7 @@ def _look(published: bool, method: str, colour: str) -> dict:
     A run's networks have about the same MACs: the original's interval is a wide pale bar, behind
     the thin one of the searched network.
     """
-    original, ours = method == ORIGINAL, method in METHODS.values()
+    original, ours = method == ORIGINAL, method == OURS
     look = {"mfc": "white" if method in (ORIGINAL, START) else None, "linestyle": "none"}
     if published:
         what = method if original or ours else "other methods"
@@ -141,7 +143,7 @@ def _label(row: Row, published: bool) -> str:
     if row.method in (ORIGINAL, START):
         return ""
     trained = [name for name, used in (("FT", row.ft), ("KD", row.kd)) if used]
-    searched = row.method in (*METHODS.values(), TRAINED)
+    searched = row.method in (OURS, TRAINED)
     told = _width(row).lstrip() if searched and not published else ""
     return ", ".join(filter(None, [told if searched else row.method, *trained]))
 

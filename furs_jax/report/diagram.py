@@ -40,7 +40,7 @@ from furs_jax.report.style import (
 from furs_jax.run.text import printable
 
 if TYPE_CHECKING:
-    from furs_jax.networks import Network
+    from furs_jax.networks.network import Network
 
 _BAR = 0.62  # of a column's width
 _BOTTOM = -0.86  # of a row's drawing; its tallest bar would be 1 high

@@ -14,12 +14,13 @@ from typing import Any
 from furs_jax.errors import ConfigError, WorkdirError
 from furs_jax.networks.recorded import RecordedNetwork, Size, read_network
 from furs_jax.run.folder import Files
-from furs_jax.run.lines import selected
+from furs_jax.run.lines import is_reallocation, selected
 from furs_jax.run.statistics import Interval, difference_interval, mean_interval
 from furs_jax.run.text import printable
 
 Record = dict[str, Any]
 METRICS = ("top1", "top5")
+NETWORK_ADJUSTMENT = "network_adjustment"  # what versions before config.method did
 NETWORKS = ("original", "start", "searched", "trained")  # that a result may have
 
 
@@ -31,7 +32,7 @@ class RunRecord:
       path: the run's folder.
       config: the resolved options, as in config.json.
       record: of the network, as in config.json; None in runs of versions that wrote none.
-      rounds: the lines of rounds.jsonl, with the state of each round.
+      rounds: the lines of rounds.jsonl that Network Adjustment wrote.
       finals: the lines of finals.jsonl, one for each final training.
       result: result.json; None while the run is unfinished.
     """
@@ -46,6 +47,10 @@ class RunRecord:
     @property
     def name(self) -> str:
         return printable(self.path.name)
+
+    @property
+    def method(self) -> str:
+        return printable(self.config.get("method", NETWORK_ADJUSTMENT))
 
     @property
     def searches(self) -> bool:
@@ -66,7 +71,10 @@ class RunRecord:
     def title(self) -> str:
         """Network and width, as in "resnet18 0.8x"."""
         name = printable(self.config["network"].rpartition(":")[2])
-        if self.config.get("flops_budget") is not None:
+        if (
+            self.config.get("flops_budget") is not None
+            and self.config.get("cost", "macs") == "macs"
+        ):
             return f"{name} at {self.config['flops_budget'] / 1e6:g} MMACs"
         width = self.config["width_multiplier"]
         return name if width == 1 else f"{name} {width:g}x"
@@ -108,6 +116,8 @@ class RunRecord:
         if self.result is not None:
             return ""
         rounds = self.config["search"]["rounds"]
+        if self.method != NETWORK_ADJUSTMENT and not self.finals:
+            return "unfinished: nothing is trained in the end yet"
         if self.searches and len(self.rounds) < rounds and not self.finals:
             return f"unfinished: {len(self.rounds)} of {rounds} rounds"
         total = len(self._final_names()) * self.config["final"]["seeds"]
@@ -204,7 +214,7 @@ def read_run(path: str | os.PathLike) -> RunRecord:
         files.path,
         begun["config"],
         begun.get("network"),
-        files.rounds.read(),
+        [line for line in files.rounds.read() if is_reallocation(line)],
         files.finals.read(),
         files.read_result(),
     )

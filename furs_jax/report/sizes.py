@@ -7,7 +7,7 @@ from furs_jax.errors import ConfigError
 from furs_jax.networks.recorded import RecordedNetwork
 
 if TYPE_CHECKING:
-    from furs_jax.networks import Network
+    from furs_jax.networks.network import Network
 
 
 def size_changes(

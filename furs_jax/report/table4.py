@@ -9,14 +9,13 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from furs_jax.report.run_record import RunRecord
+from furs_jax.report.run_record import NETWORK_ADJUSTMENT, RunRecord
 from furs_jax.run.statistics import Interval
 from furs_jax.run.text import csv_text, markdown
 
 ORIGINAL = "original"
 START = "start"  # of a search from other widths
 TRAINED = "trained"  # mode=train
-METHODS = {"network_adjustment": "Network Adjustment"}  # a result's method -> its name
 
 
 class Row(NamedTuple):
@@ -83,9 +82,9 @@ class Table:
 def comparison(runs: Sequence[RunRecord], published: bool = True) -> Table:
     """The table of the runs' networks, and the published rows of the same network and data."""
     notes = [
-        "Differences are to the original network of the same run, at equal FLOPs; published ones "
-        "to the baseline of each source. FLOPs are multiply-accumulates of one image. Top-1 and "
-        "top-5 are of the test split; ± is a 95 % confidence interval over seeds."
+        "Differences are to the original network of the same run, at an equal budget; published "
+        "ones to the baseline of each source. FLOPs are multiply-accumulates of one image. Top-1 "
+        "and top-5 are of the test split; ± is a 95 % confidence interval over seeds."
     ]
     tasks: dict[tuple[str, str], list[RunRecord]] = {}
     for run in runs:
@@ -132,7 +131,7 @@ def _published_row(record: dict) -> Row:
     return Row(
         data=record["data"],
         network=record["network"] + ("" if width in (None, 1) else f" {width:g}x"),
-        method=METHODS["network_adjustment"]
+        method=method_title(NETWORK_ADJUSTMENT)
         if record["method"] == "searched"
         else record["method"],
         ft=record["ft"],
@@ -147,8 +146,13 @@ def _published_row(record: dict) -> Row:
     )
 
 
+def method_title(name: str) -> str:
+    """Of a method, as `config.method` names it: "Network Adjustment"."""
+    *_, own = name.split(":")
+    return own if ":" in name else name.replace("_", " ").title()
+
+
 def _rows(run: RunRecord) -> list[Row]:
-    searched = str((run.result or {}).get("method", "network_adjustment"))
     rows = []
     for name, entry in run.networks().items():
         seeds = len(entry["seeds"])
@@ -158,7 +162,7 @@ def _rows(run: RunRecord) -> list[Row]:
             Row(
                 data=run.data,
                 network=run.title,
-                method=METHODS.get(searched, searched) if name == "searched" else name,
+                method=method_title(run.method) if name == "searched" else name,
                 # A search begins from weights with its first round; its finals are from scratch.
                 ft=name == TRAINED and bool(run.config.get("init_from")),
                 kd=_distilled(run.config, name),

@@ -36,9 +36,17 @@ def check_final(record: Record) -> None:
             raise ValueError(f"{name} is {record[name]}, and no share")
 
 
+def is_reallocation(record: Record) -> bool:
+    """Whether a line of rounds.jsonl is Network Adjustment's; other methods write their own."""
+    return not {"furs", "increased", "next_channels"}.isdisjoint(record)
+
+
 def check_round(record: Record) -> None:
     """A line of rounds.jsonl."""
-    _need(record, round=int, macs=int, params=int, next_macs=int)
+    _need(record, round=int)
+    if not is_reallocation(record):
+        return
+    _need(record, macs=int, params=int, next_macs=int)
     vectors = [record.get(name) for name in ("channels", "next_channels")]
     for name, vector in zip(("channels", "next_channels"), vectors, strict=True):
         if not (_are(int, vector) and all(width > 0 for width in vector)):

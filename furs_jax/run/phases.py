@@ -1,40 +1,24 @@
-"""One run: its parts, and a training of it, journalled and resumable."""
+"""One training of a run, journalled and resumable, and what it begins with."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-import ml_collections
-import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from furs_jax.errors import DivergedError
 from furs_jax.machine import hosts
 from furs_jax.machine.profile import traced
-from furs_jax.machine.programs import CompileClock
-from furs_jax.machine.stop import Stop
-from furs_jax.run.console import Console
-from furs_jax.run.folder import Workdir
+from furs_jax.options.schema import Options, Recipe
+from furs_jax.run.context import Run, derived_seed
 from furs_jax.training.checkpoint import Checkpoints, latest_step
 from furs_jax.training.loading import load_network
 from furs_jax.training.step import TrainState
-from furs_jax.training.train import Task, Trainer, train
+from furs_jax.training.train import train
+from furs_jax.training.trainer import Trainer
 
 Record = dict[str, Any]
 
 _PROFILED = ("round_00", "final_trained_0")  # the first training of modes "search" and "train"
-
-
-class Run(NamedTuple):
-    """A checked search, ready to compute."""
-
-    config: ml_collections.ConfigDict
-    task: Task
-    budget: int  # MACs
-    start: tuple[int, ...]  # the first round's vector
-    workdir: Workdir
-    console: Console
-    clock: CompileClock
-    stop: Stop
 
 
 def train_phase(
@@ -44,8 +28,12 @@ def train_phase(
     title: str,
     seed: tuple[int, int],
     monitor: Callable[[int, Any], Record] = lambda epoch, variables: {},
-) -> tuple[Any, Record]:
-    """One training of the run, journalled under `phase` and resumed where it stopped."""
+    after_epoch: Callable[[TrainState, int], TrainState] = lambda state, epoch: state,
+) -> tuple[TrainState, Record]:
+    """One training of the run, journalled under `phase` and resumed where it stopped.
+
+    `monitor` and `after_epoch` are as of `train`.
+    """
     journal, first = run.workdir.metrics, True
 
     def on_epoch(record: Record) -> None:
@@ -57,20 +45,21 @@ def train_phase(
 
     folder = run.workdir.checkpoints / phase
     try:
-        profile = run.config.profile if phase in _PROFILED else None
+        profile = run.options.profile if phase in _PROFILED else None
         with (
-            run.console.progress(title, trainer) as progress,
+            run.console.progress(title, trainer.steps) as progress,
             traced(profile, progress) as on_step,
         ):
             return train(
                 trainer,
-                derived_seed(run.config.seed, *seed),
+                derived_seed(run.options.seed, *seed),
                 folder,
-                run.config.checkpoint_seconds,
+                run.options.checkpoint_seconds,
                 on_epoch,
                 on_step,
                 monitor,
                 run.stop,
+                after_epoch,
             )
     except DivergedError as error:
         step = hosts.from_first(lambda: latest_step(folder))
@@ -92,12 +81,12 @@ def is_trained(run: Run, phase: str, epochs: int) -> bool:
 
 
 def from_weights(run: Run, trainer: Trainer) -> Trainer:
-    """The trainer, starting from the weights of `config.init_from` where that is given."""
-    config = run.config
-    if config.init_from is None:
+    """The trainer, starting from the weights of `init_from` where that is given."""
+    options = run.options
+    if options.init_from is None:
         return trainer
     net, data = run.task.net, run.task.dataset.name
-    _, variables = load_network(config.init_from, net, "init_from", data, config.init_head)
+    _, variables = load_network(options.init_from, net, "init_from", data, options.init_head)
 
     def init(seed: int) -> TrainState:
         state = trainer.init(seed)
@@ -111,8 +100,6 @@ def from_weights(run: Run, trainer: Trainer) -> Trainer:
     return trainer._replace(init=init)
 
 
-def derived_seed(seed: int, purpose: int, index: int) -> int:
-    """An independent seed for one use: purpose 1 rounds, 2 FURs, 3 final
-    trainings, 4 the random control."""
-    state = np.random.SeedSequence((seed, purpose, index)).generate_state(1)
-    return int(state[0] >> 1)  # non-negative as int32
+def first_recipe(options: Options, recipe: Recipe) -> Recipe:
+    """Of a training that begins with the weights of `init_from` where that is given."""
+    return recipe.from_weights() if options.init_from else recipe

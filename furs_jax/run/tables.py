@@ -1,12 +1,9 @@
-"""Plain-text tables of networks, rounds and results."""
+"""Plain-text tables of networks and results."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
-from furs_jax.furs.ratios import FURs
-from furs_jax.networks import Network
+from furs_jax.networks.network import Network
 from furs_jax.run.statistics import Interval
 from furs_jax.run.text import printable
 
@@ -53,55 +50,17 @@ def network_table(net: Network, channels: Sequence[int]) -> str:
     return format_table(header, rows)
 
 
-def furs_table(names: Sequence[str], channels: Sequence[int], furs: FURs) -> str:
-    """FURs of the sites, the highest first, with their standard errors."""
-    rows = [
-        (
-            names[site],
-            site,
-            channels[site],
-            f"{furs.drop_rates[site]:.3f}",
-            f"{1e9 * furs.furs[site]:.4g}",
-            f"{1e9 * furs.furs_stderr[site]:.2g}",
-            f"{furs.loss_increase[site]:.5f}",
-            f"{furs.accuracy_drop[site]:.5f}",
-        )
-        for site in np.argsort(-furs.furs)
-    ]
-    header = ("layer", "site", "channels", "drop rate", "FUR per GMAC", "s.e.", "loss rise")
-    return (
-        f"{format_table((*header, 'accuracy drop'), rows)}\n"
-        f"loss {furs.loss:.4f}, accuracy {100 * furs.accuracy:.2f}% undropped; {furs.draws} draws"
-    )
-
-
-def round_line(record: Record, rounds: int) -> str:
-    """One round in one line."""
-    seconds = record["seconds"]
-    changed = " ".join(
-        f"{sign}{','.join(map(str, sites))}"
-        for sign, sites in (("+", record["increased"]), ("-", record["decreased"]))
-        if sites
-    )
-    return (
-        f"round {record['round'] + 1}/{rounds}  {record['macs']:,} MACs  "
-        f"train loss {record['train_loss']:.4f}  search loss {record['search_loss']:.4f}  "
-        f"search accuracy {100 * record['search_accuracy']:.2f}%  "
-        f"sites {changed or 'unchanged'}  "
-        f"[train {seconds['train']:.0f}s, FURs {seconds['furs']:.0f}s, "
-        f"compile {seconds['compile']:.0f}s]"
-    )
-
-
 def result_table(result: Record) -> str:
     """Original, start (where it is another) and searched, with differences and intervals."""
     names = [name for name in ("original", "start", "searched") if name in result]
+    unit = result.get("unit", "MACs")
     rows = []
     for name in names:
         network = result[name]
-        macs, params = network["macs"], network["params"]
+        size = [amount(network[key]) for key in ("cost", "macs", "params") if key in network]
         scores = (Interval(*network[key]).format() for key in ("top1", "top5"))
-        rows.append((name, f"{macs:,}", f"{params:,}", *scores))
+        rows.append((name, *size, *scores))
+    sizes = ("MACs", "params") if unit == "MACs" else (unit, "MACs", "params")
     meanings, seeds = [], len(result["original"]["seeds"])
     for title, key, reference in (
         ("difference", "difference", "the original"),
@@ -109,15 +68,15 @@ def result_table(result: Record) -> str:
     ):
         if key in result:
             found = [Interval(*value) for value in result[key].values()]
-            rows.append((title, "", "", *(one.format(sign=True) for one in found)))
+            rows.append((title, *("" for _ in sizes), *(one.format(sign=True) for one in found)))
             if seeds > 1:
                 meanings.append(_meaning(found[0], reference))
     return "\n".join(
         [
-            format_table(("network", "MACs", "params", "top-1 %", "top-5 %"), rows),
+            format_table(("network", *sizes, "top-1 %", "top-5 %"), rows),
             f"test split, {seeds} seed{'s' if seeds > 1 else ''} each; "
             + ("± is a 95 % confidence interval" if seeds > 1 else "one seed gives no interval")
-            + f"; budget {result['budget']:,} MACs",
+            + f"; budget {amount(result['budget'])} {unit}",
             *meanings,
             *(
                 [
@@ -133,6 +92,11 @@ def result_table(result: Record) -> str:
             ),
         ]
     )
+
+
+def amount(cost: float) -> str:
+    """A cost: every digit of a whole number, five of another."""
+    return f"{cost:,}" if isinstance(cost, int) else f"{cost:,.5g}"
 
 
 def _meaning(difference: Interval, reference: str) -> str:

@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 
 from furs_jax.errors import DamagedError, FursError, WorkdirError
 from furs_jax.machine import hosts
-from furs_jax.run.folder import seal, unseal
+from furs_jax.machine.sealed import seal, unseal
 
 Record = dict[str, Any]
 T = TypeVar("T")

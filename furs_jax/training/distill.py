@@ -1,11 +1,13 @@
 """Knowledge distillation (Hinton et al., arXiv 1503.02531): a teacher's outputs as targets."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
 import optax
 
-from furs_jax.training.step import Variables
+from furs_jax.objectives import Batch, Variables
+from furs_jax.objectives.cross_entropy import CrossEntropy
 
 ORIGINAL = "original"  # the teacher that a run trains itself
 
@@ -17,6 +19,25 @@ class Teacher(NamedTuple):
     variables: Variables
     alpha: float  # share of the teacher in the loss
     temperature: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Distillation(CrossEntropy):
+    """(1 - alpha) cross-entropy + alpha `distillation_loss`; the teacher sees the same images."""
+
+    teacher: Teacher | None = None
+
+    def init(self, key: jax.Array, module: Any) -> Variables:
+        """The teacher's variables."""
+        del key, module
+        return self.teacher.variables
+
+    def of(self, logits: jax.Array, extra: Variables, batch: Batch) -> jax.Array:
+        """The loss of each image, shape (N,)."""
+        _, _, alpha, temperature = self.teacher
+        taught = jax.lax.stop_gradient(self.teacher.module.apply(extra, batch["image"]))
+        own = super().of(logits, extra, batch)
+        return (1.0 - alpha) * own + alpha * distillation_loss(logits, taught, temperature)
 
 
 def distillation_loss(student: jax.Array, teacher: jax.Array, temperature: float) -> jax.Array:

@@ -13,10 +13,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from furs_jax.errors import ConfigError, WorkdirError
 from furs_jax.machine import hosts
-from furs_jax.networks import Network
+from furs_jax.networks.network import Network
+from furs_jax.objectives import Variables
 from furs_jax.options.schema import FRESH, LOAD
 from furs_jax.training.checkpoint import Checkpoints
-from furs_jax.training.step import Variables
 
 
 def load_channels(path: str, net: Network, option: str) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""How a network is trained: options, learning rate and drop rates."""
+"""How a network is trained: checks, learning rate and drop rates."""
 
 import dataclasses
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from furs_jax.data import AnySplit, Split
+from furs_jax.data.dataset import AnySplit, Split
 from furs_jax.errors import ConfigError
 from furs_jax.options.schema import Recipe, check_option
 

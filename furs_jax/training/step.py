@@ -1,4 +1,4 @@
-"""The pure train and evaluation steps, and the only device transform; fur_steps.py has the others.
+"""The pure train and evaluation steps, and the only device transform; furs/steps.py has the others.
 
 A step is a function (state or variables, batch) -> results on one device's part of the batch; all
 its outputs are summed or averaged over the axis "batch", so that they don't depend on the number
@@ -17,10 +17,9 @@ from furs_jax.data.augment import crop_and_flip
 from furs_jax.errors import ConfigError
 from furs_jax.gates import Gates, dropout_gates, sample_noise
 from furs_jax.machine import hosts
+from furs_jax.objectives import Batch, Forward, Objective, Variables, correct, image_losses
 
 AXIS = "batch"
-Variables = dict[str, Any]
-Batch = dict[str, Any]
 # (variables, uint8 images, gates) -> logits
 Apply = Callable[[Variables, jax.Array, Gates], jax.Array]
 
@@ -34,7 +33,7 @@ class TrainState:
     params: Any
     batch_stats: Any
     opt_state: Any
-    teacher: Any = None  # variables of the network that is distilled; never trained
+    extra: Any = None  # what the objective keeps beside; never trained, made anew when resumed
 
     @property
     def variables(self) -> Variables:
@@ -110,29 +109,25 @@ def module_rngs(key: jax.Array) -> dict[str, jax.Array]:
 def make_train_step(
     module: Any,
     optimizer: optax.GradientTransformation,
+    objective: Objective,
     dropout_rates: Callable[[jax.Array], jax.Array],
     preprocess: Callable[[jax.Array], jax.Array],
     augmentation: Augmentation,
-    label_smoothing: float,
-    teacher_loss: Callable[[Variables, jax.Array, jax.Array], jax.Array] | None = None,
-    teacher_share: float = 0.0,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """One step of training on a batch.
 
     Args:
       module: linen module with `axis_name` AXIS.
       optimizer: its updates may depend on its own step count.
+      objective: what is minimised.
       dropout_rates: step -> rates of the sites, shape (L,).
       preprocess: uint8 images to normalised ones.
       augmentation: applied after it.
-      label_smoothing: share of the target spread evenly over the classes.
-      teacher_loss: (state.teacher, augmented images, the student's logits) -> loss of each image.
-      teacher_share: its share of the loss; the rest is cross-entropy with the labels.
 
     Returns:
-      A function (state, batch) -> (state, {"loss", "accuracy"}: means over the whole batch). Its
-      randomness depends on the state's seed and step and on an image's place in the batch; what
-      the module itself draws, on the device, too.
+      A function (state, batch) -> (state, {"loss" and the objective's metrics: means over the whole
+      batch}). Its randomness depends on the state's seed and step and on an image's place in the
+      batch; what the module or the objective draws, on the device, too.
     """
     channels = module.channels
 
@@ -145,37 +140,21 @@ def make_train_step(
         gates = dropout_gates(noise, dropout_rates(state.step), channels)
         # A module draws for all images of a device at once.
         device_key = jax.random.fold_in(jax.random.fold_in(key, 2), jax.lax.axis_index(AXIS))
+        given = {**batch, "image": images, "gates": gates}
 
         def loss_fn(params):
-            logits, updated = module.apply(
-                {"params": params, "batch_stats": state.batch_stats},
-                images,
-                gates,
-                train=True,
-                mutable=["batch_stats"],
-                rngs=module_rngs(device_key),
-            )
-            loss = _smoothed_cross_entropy(logits, batch["label"], label_smoothing)
-            if teacher_loss:
-                taught = teacher_loss(state.teacher, images, logits)
-                loss = (1.0 - teacher_share) * loss + teacher_share * taught
-            return loss.mean(), (logits, updated)
+            network = Forward(module, params, state.batch_stats, images, module_rngs(device_key))
+            outcome = objective.loss(network, state.extra, given, device_key, state.step)
+            return outcome.loss, outcome
 
         grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
-        (loss, (logits, updated)), grads = grad_fn(state.params)
-        accuracy = jnp.mean(correct(logits, batch["label"]))
+        (loss, outcome), grads = grad_fn(state.params)
         grads, metrics, batch_stats = jax.lax.pmean(
-            (grads, {"loss": loss, "accuracy": accuracy}, updated.get("batch_stats", {})), AXIS
+            (grads, {"loss": loss, **outcome.metrics}, outcome.batch_stats), AXIS
         )
         return _updated(state, optimizer, grads, batch_stats), metrics
 
     return train_step
-
-
-def _smoothed_cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
-    """Of each image, shape (N,)."""
-    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
-    return optax.softmax_cross_entropy(logits, targets)
 
 
 def _updated(
@@ -188,30 +167,6 @@ def _updated(
     )
 
 
-def correct(logits: jax.Array, labels: jax.Array, most: int = 1) -> jax.Array:
-    """1 where the label's logit is among the `most` largest, else 0; float32, shape (N,).
-
-    Of equal logits the lower class comes first, as argmax has it, so that a constant network is
-    right by chance and no more. Where a logit is NaN, or the label is no class, nothing is right.
-
-    Args:
-      logits: shape (N, K).
-      labels: integers, shape (N,).
-      most: 1 for top-1 accuracy, 5 for top-5.
-    """
-    classes, labels = jnp.arange(logits.shape[-1])[None], labels[:, None]
-    own = classes == labels
-    target = jnp.sum(jnp.where(own, logits, 0), axis=-1, keepdims=True)
-    before = (logits > target) | ((logits == target) & (classes < labels))
-    known = jnp.any(own, axis=-1) & ~jnp.any(jnp.isnan(logits), axis=-1)
-    return (known & (jnp.sum(before, axis=-1) < most)).astype(jnp.float32)
-
-
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Of each image, shape (N,), from logits (N, K) and labels (N,)."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-
-
 def make_eval_step(apply: Apply) -> Callable[[Variables, Batch], dict[str, jax.Array]]:
     """Evaluation of a batch: sums of loss, top1, top5 and count over its weighted images."""
 
@@ -219,7 +174,7 @@ def make_eval_step(apply: Apply) -> Callable[[Variables, Batch], dict[str, jax.A
         logits = apply(variables, batch["image"], None)
         labels, weight = batch["label"], batch["weight"]
         sums = {
-            "loss": jnp.sum(weight * cross_entropy(logits, labels)),
+            "loss": jnp.sum(weight * image_losses(logits, labels)),
             "top1": jnp.sum(weight * correct(logits, labels)),
             "top5": jnp.sum(weight * correct(logits, labels, 5)),
             "count": jnp.sum(weight),

@@ -6,35 +6,20 @@ import enum
 import math
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from furs_jax.data import AnySplit, Dataset, evaluation_batches, training_batches
-from furs_jax.data.augment import normalise
-from furs_jax.data.batches import Batch, steps_per_epoch
+from furs_jax.data.batches import Batch, steps_per_epoch, training_batches
 from furs_jax.errors import DivergedError, WorkdirError
-from furs_jax.gates import Gates
 from furs_jax.machine import hosts
 from furs_jax.machine.stop import Stop
-from furs_jax.networks import Network
+from furs_jax.objectives import Variables
 from furs_jax.training.checkpoint import Checkpoints
-from furs_jax.training.distill import Teacher, distillation_loss
-from furs_jax.training.recipe import Recipe, dropout_schedule, make_optimizer
-from furs_jax.training.step import (
-    AXIS,
-    Apply,
-    Augmentation,
-    TrainState,
-    Variables,
-    data_parallel,
-    make_eval_step,
-    make_train_step,
-    shard,
-)
+from furs_jax.training.step import TrainState, shard
+from furs_jax.training.trainer import Trainer
 
 Record = dict[str, Any]
 
@@ -51,103 +36,6 @@ class Pause(enum.IntEnum):
     NONE = 0
     SAVE = 1
     STOP = 2
-
-
-class Task(NamedTuple):
-    """What all trainings of a run share."""
-
-    net: Network
-    dataset: Dataset
-    devices: tuple[jax.Device, ...]
-    dtype: str  # of the computation
-    eval_batch_size: int
-
-    def preprocess(self, images: jax.Array) -> jax.Array:
-        """uint8 images to normalised float32 ones."""
-        return normalise(images, self.dataset.mean, self.dataset.std)
-
-    def apply(self, channels: Sequence[int]) -> Apply:
-        """(variables, uint8 images, gates) -> logits of the network of `channels`."""
-        module = self.net.module(channels, dtype=self.dtype)
-
-        def apply(variables: Variables, images: jax.Array, gates: Gates) -> jax.Array:
-            return module.apply(variables, self.preprocess(images), gates)
-
-        return apply
-
-
-class Trainer(NamedTuple):
-    """A compiled training step of one network and recipe, for any seed."""
-
-    task: Task
-    channels: tuple[int, ...]
-    recipe: Recipe
-    split: AnySplit
-    init: Callable[[int], TrainState]
-    abstract: Callable[[], TrainState]  # shapes and dtypes of the state
-    step: Callable[[TrainState, dict], tuple[TrainState, dict]]
-    teacher: Variables | None = None
-
-
-def make_trainer(
-    task: Task,
-    channels: Sequence[int],
-    recipe: Recipe,
-    split: AnySplit,
-    teacher: Teacher | None = None,
-) -> Trainer:
-    """Prepares to train the network of `channels` on `split`, taught by `teacher` if given."""
-    epoch_steps = steps_per_epoch(split, recipe.batch_size)
-    optimizer = make_optimizer(recipe, epoch_steps)
-    module = task.net.module(channels, dtype=task.dtype, axis_name=AXIS)
-    step = make_train_step(
-        module,
-        optimizer,
-        dropout_rates=dropout_schedule(recipe, epoch_steps, len(channels)),
-        preprocess=task.preprocess,
-        augmentation=Augmentation(recipe.crop_margin, recipe.flip),
-        label_smoothing=recipe.label_smoothing,
-        **_teaching(teacher),
-    )
-
-    def initial(seed: jax.Array) -> TrainState:
-        images = jnp.zeros((1, *task.net.image_shape))
-        variables = module.init(jax.random.key(seed), images)
-        return TrainState(
-            step=jnp.zeros((), jnp.int32),
-            seed=seed,
-            params=variables["params"],
-            batch_stats=variables.get("batch_stats", {}),
-            opt_state=optimizer.init(variables["params"]),
-        )
-
-    # Random numbers for many arrays compile slowly; on CPU this program, run once, was compiled
-    # five times as fast without optimisation.
-    on_cpu = task.devices[0].platform == "cpu"
-    options = {"xla_backend_optimization_level": 0} if on_cpu else None
-    init = jax.jit(initial, compiler_options=options)
-    return Trainer(
-        task=task,
-        channels=tuple(channels),
-        recipe=recipe,
-        split=split,
-        init=lambda seed: init(jnp.int32(seed)),
-        abstract=lambda: jax.eval_shape(initial, jnp.int32(0)),
-        step=data_parallel(step, task.devices, donate=True),
-        teacher=teacher.variables if teacher else None,
-    )
-
-
-def _teaching(teacher: Teacher | None) -> dict[str, Any]:
-    """What `make_train_step` gets to know of a teacher."""
-    if teacher is None:
-        return {}
-
-    def loss(variables: Variables, images: jax.Array, logits: jax.Array) -> jax.Array:
-        taught = jax.lax.stop_gradient(teacher.module.apply(variables, images))
-        return distillation_loss(logits, taught, teacher.temperature)
-
-    return {"teacher_loss": loss, "teacher_share": teacher.alpha}
 
 
 class _Saver:
@@ -184,7 +72,8 @@ def train(
     on_step: Callable[[int], None] = lambda step: None,
     monitor: Callable[[int, Variables], Record] = lambda epoch, variables: {},
     stop: Stop | None = None,
-) -> tuple[Variables, Record]:
+    after_epoch: Callable[[TrainState, int], TrainState] = lambda state, epoch: state,
+) -> tuple[TrainState, Record]:
     """Trains a network, going on from the latest checkpoint in `folder` where there is one.
 
     Args:
@@ -194,16 +83,17 @@ def train(
       checkpoint_seconds: save after an epoch only when so much time has passed since the last
         save, and within an epoch when a minute has, too; the last epoch is always saved. Does not
         influence the result.
-      on_epoch: called after each epoch with {"epoch", "step", "loss", "accuracy", "seconds"},
-        and "skipped" where damaged images were; seconds since the training started, interruptions
-        left out.
+      on_epoch: called after each epoch with {"epoch", "step", "loss", "seconds"}, the objective's
+        metrics, and "skipped" where damaged images were; seconds since the training started,
+        interruptions left out.
       on_step: called with the number of finished steps, also once when going on.
       monitor: (finished epochs, variables) -> what on_epoch's record shall hold besides.
       stop: looked at after every step; when it is asked for, the state is saved. What was asked
         for before the first step ends the training at once.
+      after_epoch: (state, finished epochs) -> the state that training goes on with, and ends with.
 
     Returns:
-      The variables and the last epoch's record.
+      The last state and the last epoch's record.
 
     Raises:
       DivergedError: the loss, or what would be saved, is not finite; the last checkpoint is kept.
@@ -237,21 +127,22 @@ def train(
             seconds = round(time.monotonic() - start, 3)
             if sums["steps"] == epoch_steps:
                 record = _epoch_record(record["epoch"] + 1, epoch_steps, sums, seconds)
+                state = after_epoch(state, record["epoch"])
                 on_epoch({**record, **monitor(record["epoch"], state.variables)})
             else:
                 step = record["epoch"] * epoch_steps + sums["steps"]
                 record = {"epoch": record["epoch"], "step": step, "sums": sums, "seconds": seconds}
             if paused or record["epoch"] == recipe.epochs or saver.is_due():
                 content = {**record, "channels": list(trainer.channels)}
-                saver.save(state.replace(teacher=None), content)
+                saver.save(state.replace(extra=None), content)
             if paused == Pause.STOP:
                 raise stop.error(f"the training is saved after step {record['step']}")
-    return state.variables, record
+    return state, record
 
 
 def _not_finite(state: TrainState) -> str:
     """Name of the first array with a number that is not finite; empty where there is none."""
-    leaves = jax.tree_util.tree_leaves_with_path(state.replace(teacher=None))
+    leaves = jax.tree_util.tree_leaves_with_path(state.replace(extra=None))
     wrong = (path for path, x in leaves if not np.all(np.isfinite(np.asarray(x))))
     return next(map(jax.tree_util.keystr, wrong), "")
 
@@ -268,8 +159,7 @@ def _restore(
 ) -> tuple[TrainState, Record]:
     record = checkpoints.record() if checkpoints else None
     if record is None:
-        state = trainer.init(seed).replace(teacher=trainer.teacher)
-        return hosts.in_memory(state), {"epoch": 0, "step": 0, "seconds": 0.0}
+        return hosts.in_memory(trainer.start(seed)), {"epoch": 0, "step": 0, "seconds": 0.0}
     _check_record(trainer, record, checkpoints.folder)
     state = checkpoints.restore(trainer.abstract())
     if name := _not_finite(state):  # earlier versions saved that
@@ -277,9 +167,8 @@ def _restore(
             f"{name} is not finite in {checkpoints.folder}/{record['step']}: the training has "
             f"diverged; {_WAY_ON}, in another --workdir"
         )
-    state = state.replace(teacher=trainer.teacher)
     kept = {key: value for key, value in record.items() if key != "channels"}
-    return hosts.in_memory(state), kept
+    return hosts.in_memory(trainer.start(seed, state)), kept
 
 
 def _check_record(trainer: Trainer, record: Record, folder: pathlib.Path) -> None:
@@ -316,7 +205,7 @@ def _train_steps(
     devices, skipped = len(trainer.task.devices), 0
     count = steps_per_epoch(trainer.split, trainer.recipe.batch_size)
     pending: collections.deque = collections.deque()
-    sums = {"steps": 0, "skipped": 0, "loss": 0.0, "accuracy": 0.0, **record.get("sums", {})}
+    sums = {"steps": 0, "skipped": 0, **record.get("sums", {})}
     paused, ask = Pause.NONE, hosts.most_urgent(trainer.task.devices)
 
     def fetch() -> None:
@@ -330,7 +219,7 @@ def _train_steps(
                 f"the loss became {values['loss']} in epoch {record['epoch'] + 1}, step "
                 f"{record['epoch'] * count + sums['steps']}; {_WAY_ON}"
             )
-        sums.update({key: sums[key] + value for key, value in values.items()})
+        sums.update({key: sums.get(key, 0.0) + value for key, value in values.items()})
 
     # Not a lax.scan over steps: XLA on CPU runs convolution gradients several times slower in it.
     for step in range(record["step"], (record["epoch"] + 1) * count):
@@ -349,32 +238,3 @@ def _train_steps(
         fetch()
     sums["skipped"] += hosts.total(skipped)
     return state, sums, paused
-
-
-def make_evaluator(
-    task: Task, channels: Sequence[int]
-) -> Callable[[Variables, AnySplit], dict[str, float]]:
-    """A compiled evaluation of one network: (variables, split) -> loss, top1, top5 (shares).
-
-    Where damaged images were skipped, also their number, "skipped". Raises DivergedError where the
-    loss is not finite.
-    """
-    step = data_parallel(make_eval_step(task.apply(channels)), task.devices)
-
-    def evaluate(variables: Variables, split: AnySplit) -> dict[str, float]:
-        total: collections.Counter = collections.Counter()
-        place = hosts.index(), hosts.count()
-        for batch in evaluation_batches(split, task.eval_batch_size, *place):
-            sums = step(variables, shard(batch, len(task.devices)))
-            total.update({key: float(value) for key, value in sums.items()})
-        scores = {key: total[key] / total["count"] for key in ("loss", "top1", "top5")}
-        if not math.isfinite(scores["loss"]):
-            raise DivergedError(
-                f"the loss on {len(split.labels):,} images is {scores['loss']}: the network's "
-                "outputs are no numbers; train it anew with a lower learning rate, in another "
-                "--workdir"
-            )
-        skipped = len(split.labels) - round(total["count"])
-        return {**scores, "skipped": skipped} if skipped else scores
-
-    return evaluate

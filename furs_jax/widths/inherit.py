@@ -14,8 +14,8 @@ import jax
 import numpy as np
 
 from furs_jax.errors import ConfigError
-from furs_jax.networks import Network
 from furs_jax.networks.axes import grows_in_front, site_axes
+from furs_jax.networks.network import Network
 from furs_jax.training.step import TrainState
 
 # BatchNorm scale of a new channel: small, so that the function hardly changes, and not zero,

@@ -6,6 +6,7 @@ from scipy import stats
 
 from furs_jax.bench import headroom, retrain
 from furs_jax.errors import ConfigError
+from furs_jax.options.parse import parse
 from furs_jax.run.statistics import Interval, difference_interval
 from tests.jobs.test_search import small_config
 
@@ -68,8 +69,8 @@ def test_a_run_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(headroom, "SHARES", (0.75, 1.0))
     small = {"final.train.epochs": 1, "final.seeds": 2, "channels": (6, 8, 8, 8, 8, 8)}
     with pytest.raises(KeyboardInterrupt):
-        headroom.bench(small_config(**small), tmp_path)
-    headroom.bench(small_config(**small), tmp_path)
+        headroom.bench(parse(small_config(**small)), tmp_path)
+    headroom.bench(parse(small_config(**small)), tmp_path)
     assert len(trained) == 2 * 2 + 1
     assert len(set(trained)) == 2 * 2
     assert sum(trained[0][0]) < sum(trained[-1][0])
@@ -77,6 +78,6 @@ def test_a_run_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
     output = capsys.readouterr().out
     assert "points for a doubling of the MACs" in output
     with pytest.raises(ConfigError, match="final.seeds of at least 2"):
-        headroom.bench(small_config(**{**small, "final.seeds": 1}), tmp_path)
+        headroom.bench(parse(small_config(**{**small, "final.seeds": 1})), tmp_path)
     with pytest.raises(ConfigError, match="leave out init_from"):
-        headroom.bench(small_config(init_from="x", **small), tmp_path)
+        headroom.bench(parse(small_config(init_from="x", **small)), tmp_path)

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 
 from furs_jax.bench import predictors, retrain, screening, truth
+from furs_jax.costs.macs import Macs
 from furs_jax.data import load_dataset
 from furs_jax.errors import ConfigError, WorkdirError
 from furs_jax.furs.measure import Reread
-from furs_jax.jobs.prepare import initial_network
-from furs_jax.networks import Network
+from furs_jax.jobs.vectors import initial_network
 from furs_jax.networks.families.plain import Plain
-from furs_jax.networks.resources import marginal_macs
-from furs_jax.training.train import make_trainer
+from furs_jax.networks.network import Network
+from furs_jax.options.parse import parse
+from furs_jax.training.trainer import make_trainer
 from furs_jax.widths.reallocate import reallocate
 from tests.jobs.test_search import small_config
 from tests.training.test_step import RECIPE, random_split, random_task
@@ -27,7 +28,7 @@ SMALL = {"train.epochs": 1, "final.seeds": 2, "furs.images": 60}
 
 def test_the_truth_is_the_fall_of_the_loss_per_mac(tiny):
     """A loss that falls in proportion to given ratios gives those ratios back."""
-    macs = np.array(tiny.channels) * marginal_macs(tiny.macs, tiny.channels)
+    macs = np.array(tiny.channels) * Macs(tiny).marginals(tiny.channels)
     ratios = np.linspace(1e-7, 3e-7, len(macs))
     records = [
         {"channels": list(channels), "seed": seed, "search_top1": float(widths @ macs),
@@ -59,7 +60,7 @@ def test_the_gain_of_new_channels_leaves_out_what_fills_up_a_batch(tiny):
     )
     np.testing.assert_allclose(padded, whole, rtol=1e-3)
     assert np.all(whole > 0)
-    assert len(whole) == len(marginal_macs(tiny.macs, tiny.channels))
+    assert len(whole) == len(Macs(tiny).marginals(tiny.channels))
 
 
 def test_statistics_anew_are_those_of_the_batches_alone(tiny):
@@ -78,7 +79,7 @@ def test_statistics_anew_are_those_of_the_batches_alone(tiny):
 
 def test_given_weights_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="leave out init_from"):
-        truth.bench(small_config(init_from="somewhere"), tmp_path)
+        truth.bench(parse(small_config(init_from="somewhere")), tmp_path)
 
 
 def test_a_run_goes_on_and_its_folder_is_its_own(tmp_path, monkeypatch, capsys):
@@ -99,14 +100,15 @@ def test_a_run_goes_on_and_its_folder_is_its_own(tmp_path, monkeypatch, capsys):
     # FURs of a search may rank by accuracy: the benchmark names what it measures itself.
     config = small_config(channels=(6, 6, 8, 8, 12, 12), **{**SMALL, "furs.metric": "accuracy"})
     with pytest.raises(KeyboardInterrupt):
-        truth.bench(config, tmp_path)
-    truth.bench(config, tmp_path)
+        truth.bench(parse(config), tmp_path)
+    truth.bench(parse(config), tmp_path)
     result = json.loads((tmp_path / "result.json").read_text())
     start = result["channels"]
     assert start[0] > 4  # of the given vector's proportions, at the original's budget
     assert start[5] < 16
     assert trained[0] == screening.changed(start, few[0])
-    net, budget = initial_network(config, load_dataset("digits"))
+    cost, budget = initial_network(config, load_dataset("digits"))
+    net = cost.net
     for of in result["estimators"].values():
         for furs, following in zip(of["furs"], of["next_channels"], strict=True):
             assert following == list(
@@ -120,9 +122,10 @@ def test_a_run_goes_on_and_its_folder_is_its_own(tmp_path, monkeypatch, capsys):
     output = capsys.readouterr().out
     assert "gain of new channels, trained without dropout" in output
     assert "search loss of 2 networks, 2 seeds each" in output
-    truth.bench(config, tmp_path)  # from result.json
+    truth.bench(parse(config), tmp_path)  # from result.json
     assert len(trained) == 9
     with pytest.raises(WorkdirError, match="config.train.epochs"):
         truth.bench(
-            small_config(channels=(6, 6, 8, 8, 12, 12), **{**SMALL, "train.epochs": 2}), tmp_path
+            parse(small_config(channels=(6, 6, 8, 8, 12, 12), **{**SMALL, "train.epochs": 2})),
+            tmp_path,
         )

@@ -11,13 +11,14 @@ from furs_jax.bench import throughput
 from furs_jax.bench.throughput import PEAKS, TrainRate, in_words
 from furs_jax.machine.profile import traced
 from furs_jax.networks import get_network
+from furs_jax.options.parse import parse
 
 
 def test_the_step_the_input_and_both_are_timed(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(throughput, "SECONDS", 0.01)
     config = digits.get_config()
     config.cpu_devices, config.network, config.width_multiplier = 0, "resnet8_cifar", 0.25
-    rate = throughput.bench(config, tmp_path / "w")
+    rate = throughput.bench(parse(config), tmp_path / "w")
     record = json.loads((tmp_path / "w" / "bench_train.json").read_text())
     assert {field: record[field] for field in TrainRate._fields} == rate._asdict()
     net = get_network("resnet8_cifar", 0.25, 10, image_shape=(8, 8, 1))

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from benchmarks.photos import jpeg, make_tree, photo
-from furs_jax.data import evaluation_batches, load_dataset, training_batch, training_batches
+from furs_jax.data import load_dataset
+from furs_jax.data.batches import evaluation_batches, training_batch, training_batches
 from furs_jax.errors import DataError
 from tests.data.encoded import encoded
 from tests.data.small_reading import READING, assert_same, numbered

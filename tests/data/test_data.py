@@ -12,15 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from furs_jax.data import (
-    Split,
-    evaluation_batches,
-    load_dataset,
-    load_images,
-    notes,
-    training_batch,
-)
+from furs_jax.data import load_dataset, load_images, notes
 from furs_jax.data.augment import crop_and_flip, normalise
+from furs_jax.data.batches import evaluation_batches, training_batch
+from furs_jax.data.dataset import Split
 from furs_jax.errors import ConfigError, DataError
 
 

@@ -16,20 +16,15 @@ from PIL import Image
 from benchmarks.photos import jpeg, make_tree, photo
 from configs import r18
 from furs_jax.bench import input as bench_input
-from furs_jax.data import (
-    Dataset,
-    Reading,
-    Split,
-    evaluation_batches,
-    load_dataset,
-    training_batch,
-    training_batches,
-)
+from furs_jax.data import Reading, load_dataset
+from furs_jax.data.batches import evaluation_batches, training_batch, training_batches
+from furs_jax.data.dataset import Dataset, Split
 from furs_jax.errors import ConfigError, DataError
-from furs_jax.networks import Network
 from furs_jax.networks.families.resnet import ResNet
+from furs_jax.networks.network import Network
+from furs_jax.training.evaluate import make_evaluator
 from furs_jax.training.recipe import check_recipe
-from furs_jax.training.train import Task, make_evaluator
+from furs_jax.training.trainer import Task
 from tests import ROOT
 from tests.conftest import random_variables
 from tests.data.small_reading import READING, assert_same, numbered

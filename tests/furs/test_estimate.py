@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from configs import digits
-from furs_jax.data import Split, evaluation_batches
+from furs_jax.costs.macs import Macs
+from furs_jax.data.batches import evaluation_batches
+from furs_jax.data.dataset import Split
 from furs_jax.errors import ConfigError
 from furs_jax.furs import estimate as furs_lib
 from furs_jax.furs.estimate import estimate_furs
@@ -18,13 +20,13 @@ from furs_jax.furs.measure import make_task_estimate, search_batches
 from furs_jax.furs.ratios import drop_rates
 from furs_jax.furs.steps import draw_noise
 from furs_jax.gates import dropout_gates
-from furs_jax.networks import Network, get_network
+from furs_jax.networks import get_network
 from furs_jax.networks.families.plain import plain
 from furs_jax.networks.families.pyramidnet import pyramidnet
 from furs_jax.networks.families.resnet import cifar_resnet, imagenet_resnet
-from furs_jax.networks.resources import marginal_macs
+from furs_jax.networks.network import Network
 from furs_jax.options.schema import PADDINGS
-from furs_jax.training.train import Task
+from furs_jax.training.trainer import Task
 from tests import ROOT
 from tests.conftest import random_variables, tiny_densenet, tiny_mbconv
 from tests.furs.measured import measure, preprocess
@@ -89,7 +91,7 @@ def test_furs_equal_the_site_by_site_ones(tiny, metric, noise, reduced, draws, p
         fan_out=fan_out,
     )
     assert found.draws == draws
-    marginal = marginal_macs(tiny.macs, tiny.channels)
+    marginal = Macs(tiny).marginals(tiny.channels)
     rates = drop_rates(tiny.channels, marginal, 0.3)
     rates32 = rates.astype(np.float32)
     rise = _site_by_site(tiny, variables, split, rates32, draws, 7, noise, reduced, passes)
@@ -204,7 +206,7 @@ def test_fisher_furs_are_squared_gradients_of_single_images(tiny, labels):
     found = measure(
         tiny, variables, split, method="fisher", fisher_labels=labels, base_drop_rate=0.2, seed=3
     )
-    marginal = marginal_macs(tiny.macs, tiny.channels)
+    marginal = Macs(tiny).marginals(tiny.channels)
     rates = drop_rates(tiny.channels, marginal, 0.2)
     ones = [jnp.ones((1, 1, 1, c)) for c in tiny.channels]
     rise = np.zeros((len(rates), 21))
@@ -235,7 +237,7 @@ def test_fisher_furs_are_squared_gradients_of_single_images(tiny, labels):
 
 def test_drop_rates_remove_equal_macs_and_are_clipped():
     net = get_network("resnet20_cifar")
-    marginal = marginal_macs(net.macs, net.channels)
+    marginal = Macs(net).marginals(net.channels)
     rates = drop_rates(net.channels, marginal, 0.05)
     removed = rates * net.channels * marginal
     np.testing.assert_allclose(removed, removed[0])

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from furs_jax.data import evaluation_batches
 from furs_jax.data.augment import normalise
+from furs_jax.data.batches import evaluation_batches
 from furs_jax.errors import ConfigError
 from furs_jax.furs.estimate import Estimator, bytes_per_image, estimate_furs
 from furs_jax.furs.steps import make_dropout_step

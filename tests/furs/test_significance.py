@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from furs_jax.data import evaluation_batches
+from furs_jax.data.batches import evaluation_batches
 from furs_jax.furs.estimate import estimate_furs
 from furs_jax.furs.significance import Sums, reachable, separation, spread, sure, what_draws_bought
 from tests.conftest import random_variables

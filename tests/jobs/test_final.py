@@ -6,9 +6,10 @@ import pytest
 
 from furs_jax.data import load_dataset
 from furs_jax.errors import ConfigError
-from furs_jax.jobs.dispatch import run
-from furs_jax.jobs.prepare import initial_network, recipe_of
+from furs_jax.jobs.dispatch import do
 from furs_jax.jobs.search import search
+from furs_jax.jobs.vectors import initial_network
+from furs_jax.options.parse import parse
 from furs_jax.report.run_record import read_run
 from furs_jax.report.table4 import comparison
 from furs_jax.run.folder import Files
@@ -47,7 +48,8 @@ def test_a_teacher_that_is_not_there_is_missed_before_any_training(tmp_path):
 
 def _after_a_round(run, initial):
     options = run.config["reallocate"]
-    net, budget = initial_network(small_config(), load_dataset("digits"))
+    cost, budget = initial_network(small_config(), load_dataset("digits"))
+    net = cost.net
     steps = {key: options[key] for key in ("num_layers", "step", "step_decay")}
     furs = run.rounds[0]["furs"]
     return list(reallocate(net, run.start, furs, initial=initial, budget=budget, **steps))
@@ -122,7 +124,7 @@ def test_networks_are_trained_alike_and_tested_once(observer, tmp_path, both):
         original = done[f"final_original_{seed}"]
         for name in names[1:]:  # seed, recipe, and the order of images
             assert done[f"final_{name}_{seed}"] == original
-        assert original[1] == recipe_of(config.final.train)
+        assert original[1] == parse(config).final.train
         assert len(original[2]) == 3 * ((48 + 20 if both else 48) // 16)
     allowed = everything("train", "search") if both else everything("train")
     for phase in finals:
@@ -181,7 +183,7 @@ def test_modes_read_the_splits_that_they_say(observer, tmp_path):
         ("train", [("train", {"train", "search"}), ("evaluate", {"test"})]),
     ):
         observer.events.clear()
-        run(short_config(mode=mode, init_from=weights, **few), str(tmp_path / mode))
+        do(parse(short_config(mode=mode, init_from=weights, **few)), str(tmp_path / mode))
         read = {}
         for event in observer.events:
             read.setdefault(event.kind, []).extend(event.images)

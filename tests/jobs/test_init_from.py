@@ -8,13 +8,15 @@ from flax.traverse_util import flatten_dict
 
 from configs import digits
 from furs_jax.errors import ConfigError, WorkdirError
-from furs_jax.jobs.prepare import check_options, dataset_of, initial_network, prepare
+from furs_jax.jobs.prepare import check_options, dataset_of, prepare
+from furs_jax.jobs.vectors import initial_network
+from furs_jax.options.parse import parse
 from furs_jax.run.folder import Workdir
 from furs_jax.run.phases import from_weights
 from furs_jax.training.checkpoint import Checkpoints
 from furs_jax.training.loading import load_network
 from furs_jax.training.step import TrainState
-from furs_jax.training.train import Trainer
+from furs_jax.training.trainer import Trainer
 from tests.conftest import random_variables, tiny_densenet, tiny_mbconv, tiny_network
 from tests.training.test_step import random_task
 
@@ -44,8 +46,8 @@ def save(folder, net):
 def begun(net, **options):
     """The first state's arrays of a run with these options, whose weights are else of seed 7."""
     config = types.SimpleNamespace(**options)
-    run = types.SimpleNamespace(config=config, task=random_task(net, 1))
-    trainer = Trainer(*[None] * 7)._replace(init=lambda seed: state_of(net, seed))
+    run = types.SimpleNamespace(options=config, task=random_task(net, 1))
+    trainer = Trainer(*[None] * 8)._replace(init=lambda seed: state_of(net, seed))
     return arrays_of(from_weights(run, trainer).init(7))
 
 
@@ -90,8 +92,8 @@ def config(tmp_path):
     options.network, options.width_multiplier, options.cpu_devices = "resnet8_cifar", 0.25, 0
     options.data.name = "random:8x8x1:10:400"
     options.init_from = str(tmp_path / "c")
-    net, _ = initial_network(options, dataset_of(options.data))
-    save(tmp_path / "c", net)
+    cost, _ = initial_network(options, dataset_of(options.data))
+    save(tmp_path / "c", cost.net)
     options.data.name = "random:8x8x1:6:400"
     return options
 
@@ -102,18 +104,18 @@ def test_a_run_on_other_classes_is_offered_a_fresh_head_and_takes_it(config):
         with pytest.raises(
             ConfigError, match="10 classes, random:8x8x1:6:400 has 6; give --config.i"
         ):
-            prepare(config)
+            prepare(parse(config))
         config.init_head = "fresh"
-        assert prepare(config).start == (4, 4, 8, 8, 16, 16)
+        assert prepare(parse(config)).start == (4, 4, 8, 8, 16, 16)
     config.kd.teacher, config.init_from, config.init_head = config.init_from, None, "load"
     with pytest.raises(ConfigError, match="kd.teacher=.* 10 classes, random:8x8x1:6:400 has 6$"):
-        prepare(config)
+        prepare(parse(config))
 
 
 def test_weights_of_other_widths_are_refused_before_the_folder_is_made(config):
     config.data.name, config.channels = "random:8x8x1:10:400", (9,)
     with pytest.raises(ConfigError, match=r"has channels \(4, .* which are not those to train"):
-        prepare(config)
+        prepare(parse(config))
 
 
 def test_a_fresh_head_is_for_trainings_from_weights(config):

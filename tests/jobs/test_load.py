@@ -13,8 +13,9 @@ import furs_jax
 from furs_jax.data import load_dataset
 from furs_jax.errors import ConfigError, DamagedError, DataError, WorkdirError
 from furs_jax.jobs import load as load_module
-from furs_jax.jobs.dispatch import run
-from furs_jax.run.folder import read_json, write_json
+from furs_jax.jobs.dispatch import do
+from furs_jax.machine.sealed import read_json, write_json
+from furs_jax.options.parse import parse
 from tests.jobs.test_search import small_config
 
 TRAINED = {
@@ -30,7 +31,7 @@ TRAINED = {
 def trained(tmp_path_factory):
     """A folder of mode "train"."""
     folder = tmp_path_factory.mktemp("run") / "w"
-    run(small_config(**TRAINED), str(folder))
+    do(parse(small_config(**TRAINED)), str(folder))
     return folder
 
 

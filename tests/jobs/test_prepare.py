@@ -7,9 +7,10 @@ import pytest
 
 from configs import digits
 from furs_jax.errors import BudgetError, ConfigError
-from furs_jax.jobs import prepare
+from furs_jax.jobs import prepare, vectors
 from furs_jax.networks import get_network
-from furs_jax.widths.reallocate import fit_to_budget
+from furs_jax.options.parse import parse
+from furs_jax.widths.budget import fit_to_budget
 
 NET = get_network("resnet8_cifar", 0.25, 10)
 VECTOR = [4, 5, 6, 7, 8, 9]
@@ -18,7 +19,7 @@ VECTOR = [4, 5, 6, 7, 8, 9]
 def vector_of(path):
     config = digits.get_config("smoke")
     config.channels_from = str(path)
-    return prepare.given_channels(config, NET)
+    return vectors.given_channels(config, NET)
 
 
 @pytest.mark.parametrize("key", ["searched", "trained"])
@@ -108,11 +109,11 @@ def test_a_single_image_for_furs_is_refused():
     with pytest.raises(
         ConfigError, match="FURs need at least two images; furs.images=1 of the 288"
     ):
-        prepare.prepare(config)
+        prepare.prepare(parse(config))
 
 
 def test_a_budget_beyond_any_width_is_refused_at_once():
     config = digits.get_config("smoke")
     config.width_multiplier, config.flops_budget = 1.0, 1e15
     with pytest.raises(BudgetError, match="more than resnet14_cifar 64 times as wide needs"):
-        prepare.initial_network(config, prepare.dataset_of(config.data))
+        vectors.initial_network(config, prepare.dataset_of(config.data))

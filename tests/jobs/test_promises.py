@@ -21,27 +21,33 @@ import pytest
 
 import furs_jax
 from configs import digits
-from furs_jax.data import AnySplit, Dataset
+from furs_jax.costs import Cost
+from furs_jax.data.dataset import AnySplit, Dataset
 from furs_jax.errors import ConfigError, FursError, WorkdirError
 from furs_jax.furs import measure
 from furs_jax.furs.estimate import Estimator
 from furs_jax.furs.measure import Reread
 from furs_jax.furs.ratios import FURs
-from furs_jax.jobs import compare, dispatch, prepare
+from furs_jax.jobs import compare, dispatch, harness, look, prepare
 from furs_jax.machine import hosts
-from furs_jax.methods import network_adjustment
+from furs_jax.machine.sealed import unseal
+from furs_jax.methods import Method, network_adjustment
 from furs_jax.networks import get_network
 from furs_jax.networks.recorded import record_network
+from furs_jax.objectives.cross_entropy import CrossEntropy
 from furs_jax.options import parse as options_lib
+from furs_jax.options.parse import parse
 from furs_jax.run import phases
-from furs_jax.run.folder import Journal, Workdir, unseal
+from furs_jax.run.folder import Workdir
+from furs_jax.run.journal import Journal
 from furs_jax.training import loading
 from furs_jax.training.checkpoint import Checkpoints
 from furs_jax.training.distill import Teacher
 from furs_jax.training.recipe import Recipe
 from furs_jax.training.step import TrainState
-from furs_jax.training.train import Task, Trainer
-from furs_jax.widths.reallocate import choose_sites, reallocate
+from furs_jax.training.trainer import Task, Trainer
+from furs_jax.widths.reallocate import reallocate
+from furs_jax.widths.sites import choose_sites
 from tests import ROOT
 from tests.conftest import random_variables
 from tests.training.test_step import random_split
@@ -123,7 +129,6 @@ class Recording:
 def recording(monkeypatch) -> Recording:
     """In place of trainings, evaluations and estimates; the data is `DATA`."""
     made = Recording([], {})
-    teachers: dict[int, Teacher] = {}
 
     def load_dataset(*arguments: Any) -> Dataset:
         made.calls.append(("data", *arguments))
@@ -135,26 +140,25 @@ def recording(monkeypatch) -> Recording:
         return loading.load_network(path, net, *arguments)
 
     def make_trainer(
-        task: Task, channels: Sequence[int], recipe: Recipe, split: AnySplit, teacher: Any = None
+        task: Task, channels: Sequence[int], recipe: Recipe, split: AnySplit, objective: Any = None
     ) -> Trainer:
         def init(seed: int) -> TrainState:
             return TrainState(step=0, seed=seed, params={}, batch_stats={}, opt_state={})
 
-        trainer = Trainer(task, tuple(channels), recipe, split, init, lambda: None, None)
-        teachers[id(trainer.init)] = teacher
-        made.calls.append(trainer)  # which keeps the function, and so its id
-        return trainer._replace(teacher=teacher and teacher.variables)
+        objective = objective or CrossEntropy()
+        return Trainer(task, tuple(channels), recipe, split, init, lambda: None, None, objective)
 
     def train(trainer: Trainer, seed: int, folder: pathlib.Path, seconds: float, *rest: Any):
-        on_epoch, _, monitor, _ = rest
+        on_epoch, _, monitor, _, _ = rest
         epochs = trainer.recipe.epochs
         record = {"epoch": epochs, "step": 1, "loss": 0.5, "accuracy": 0.5, "seconds": 1.0}
         monitored = monitor(epochs, folder.name)
         on_epoch({**record, **monitored})
         task, state = trainer.task, trainer.init(seed)
-        what = trainer, seed, state, monitored, teachers.get(id(trainer.init)), seconds
+        teacher = getattr(trainer.objective, "teacher", None)
+        what = trainer, seed, state, monitored, teacher, seconds
         made.calls.append(Training(folder.name, *what, task.dtype, len(task.devices)))
-        return folder.name, record
+        return types.SimpleNamespace(variables=folder.name), record
 
     def make_evaluator(task: Task, channels: Sequence[int]):
         def evaluate(variables: str, split: AnySplit) -> dict[str, float]:
@@ -165,7 +169,7 @@ def recording(monkeypatch) -> Recording:
 
         return evaluate
 
-    def make_estimate(net: Any, channels: Sequence[int], *, preprocess, dtype, devices, **options):
+    def make_estimate(net, channels, *, preprocess, dtype, devices, cost, **options):
         pixels = np.arange(6, dtype=np.uint8).reshape(1, 2, 3, 1)
         normal = (pixels / 255 - 0.5) / 0.25
         normalises = np.allclose(preprocess(pixels), normal, atol=1e-6)
@@ -214,7 +218,7 @@ def recording(monkeypatch) -> Recording:
     replaced = {
         prepare: {"load_dataset": load_dataset},
         phases: {"train": train},
-        search: {"record_network": lambda *_: {}},
+        harness: {"record_network": lambda *_: {}},
         network_adjustment: {
             "make_trainer": make_trainer,
             "make_evaluator": make_evaluator,
@@ -233,9 +237,8 @@ def recording(monkeypatch) -> Recording:
             "release_programs": lambda: None,
         },
         measure: {"make_estimate": make_estimate},
-        dispatch: {"make_evaluator": make_evaluator},
+        look: {"make_evaluator": make_evaluator},
     }
-    monkeypatch.setattr(prepare, "free_axes", lambda net: {})
     for module, names in replaced.items():
         for name, value in names.items():
             monkeypatch.setattr(module, name, value)
@@ -291,7 +294,7 @@ def test_hosts_check_that_they_hold_the_same(recording, tmp_path, monkeypatch):
     images[-1, 0, 0, 0] ^= 1
     other = DATA._replace(test=DATA.test._replace(images=images))
     monkeypatch.setattr(prepare, "load_dataset", lambda *_: other)
-    prepare.prepare(small())
+    prepare.prepare(parse(small()))
     assert checked[-1][0] == "the data"
     assert checked[-1][1] != checked[1][1]
 
@@ -309,7 +312,7 @@ def test_original_start_and_searched_are_trained_alike(recording, tmp_path):
     ]
     assert [training.phase for training in finals] == names
     original, start, searched = finals[:2], finals[2:4], finals[4:]
-    recipe = prepare.recipe_of(small(**{"final.train.epochs": 7}).final.train)
+    recipe = parse(small(**{"final.train.epochs": 7})).final.train
     for others in zip(original, start, searched, strict=True):
         assert len({training.seed for training in others}) == 1
         for training in others:
@@ -346,7 +349,7 @@ def test_rounds_follow_from_the_last_one_s_furs(recording, tmp_path):
     assert second["channels"] != first["channels"]
     for training in recording.of(Training)[:2]:  # each from scratch
         assert training.state["params"] == {}
-        assert training.trainer.recipe == prepare.recipe_of(small().train)
+        assert training.trainer.recipe == parse(small()).train
 
 
 def workdir_lines(folder, name):
@@ -405,7 +408,7 @@ def test_a_given_checkpoint_s_weights_begin_the_first_round_or_a_training(
     assert first.state["opt_state"] == {}
     assert all(training.state["params"] == {} for training in others)
     recording.calls.clear()
-    dispatch.run(small(mode="train", init_from=given), tmp_path / "train")
+    dispatch.do(parse(small(mode="train", init_from=given)), tmp_path / "train")
     trainings = recording.of(Training)
     assert [training.phase for training in trainings] == ["final_trained_0", "final_trained_1"]
     for training in trainings:
@@ -479,7 +482,7 @@ def test_the_run_s_original_of_the_same_seed_teaches_the_others(recording, tmp_p
         if name in ("round", "final_original"):
             assert training.teacher is None
             continue
-        assert training.trainer.teacher["params"] == f"final_original_{seed}"
+        assert training.teacher.variables["params"] == f"final_original_{seed}"
         assert (training.teacher.alpha, training.teacher.temperature) == (0.6, 3.0)
 
 
@@ -491,7 +494,7 @@ def test_another_run_s_network_teaches_both(recording, tmp_path, checkpoint):
         if training.phase.startswith("round"):
             assert training.teacher is None
         else:
-            _equal(training.trainer.teacher, variables)
+            _equal(training.teacher.variables, variables)
             assert training.teacher.module.channels[0] == 8
 
 
@@ -537,7 +540,7 @@ def test_the_first_training_is_traced(recording, tmp_path, monkeypatch):
     recording.search(tmp_path / "w", profile=trace)
     assert traces == [trace, *[None] * 6]
     traces.clear()
-    dispatch.run(small(mode="train", profile=trace), tmp_path / "t")
+    dispatch.do(parse(small(mode="train", profile=trace)), tmp_path / "t")
     assert traces == [trace, None]
 
 
@@ -551,13 +554,13 @@ def test_what_draws_bought_is_said(recording, tmp_path, capsys):
 
 def test_mode_train_trains_the_given_widths_by_the_final_recipe(recording, tmp_path):
     config = small(mode="train", channels=(5, 6, 7, 8, 9, 10))
-    result = dispatch.run(config, tmp_path / "w")["trained"]
+    result = dispatch.do(parse(config), tmp_path / "w")["trained"]
     assert result["channels"] == [5, 6, 7, 8, 9, 10]
     trainings = recording.of(Training)
     assert len(trainings) == len({training.seed for training in trainings}) == 2
     for training in trainings:
         assert training.trainer.channels == (5, 6, 7, 8, 9, 10)
-        assert training.trainer.recipe == prepare.recipe_of(config.final.train)
+        assert training.trainer.recipe == parse(config).final.train
         assert _same(training.trainer.split, DATA.train, DATA.search)
     assert recording.of(Estimate) == []
     assert all(_same(evaluation.split, DATA.test) for evaluation in recording.of(Evaluation))
@@ -577,11 +580,11 @@ def test_quiet_prints_nothing_and_others_do(recording, tmp_path, capsys):
 
 def test_modes_evaluate_and_furs_look_at_the_checkpoint(recording, checkpoint):
     given, variables = checkpoint("resnet8_cifar", 0.25)
-    dispatch.run(small(mode="evaluate", init_from=given), None)
+    dispatch.do(parse(small(mode="evaluate", init_from=given)), None)
     (evaluation,) = recording.of(Evaluation)
     _equal(evaluation.variables, variables)
     assert _same(evaluation.split, DATA.test)
-    dispatch.run(small(mode="furs", init_from=given, **{"furs.images": 10}), None)
+    dispatch.do(parse(small(mode="furs", init_from=given, **{"furs.images": 10})), None)
     (estimate,) = recording.of(Estimate)
     _equal(estimate.variables, variables)
     assert _same(estimate.split, DATA.search.take(range(0, 40, 4)))
@@ -590,7 +593,21 @@ def test_modes_evaluate_and_furs_look_at_the_checkpoint(recording, checkpoint):
 
 # Option -> another value than `small` has, and what it needs beside it to matter. A path's is
 # filled in by the test.
+class Other(Method):
+    """Finds nothing."""
+
+
+class Squares(Cost):
+    name = unit = "squares"
+
+    def of(self, channels):
+        return float(sum(c**2 for c in channels))
+
+
 CHANGED = {
+    "method": (f"{__name__}:Other", {}),
+    "cost": (f"{__name__}:Squares", {}),
+    "objective": ("furs_jax.objectives:Objective", {}),
     "seed": (1, {}),
     "network": ("plain14_cifar", {}),
     "width_multiplier": (0.5, {}),
@@ -789,7 +806,7 @@ def _named(file: str) -> set[str]:
 
 
 def test_a_run_s_files_hold_what_the_readme_says(recording, tmp_path, monkeypatch):
-    monkeypatch.setattr(search, "record_network", record_network)
+    monkeypatch.setattr(harness, "record_network", record_network)
     folder = tmp_path / "w"
     result = recording.search(folder, channels=(12, 8, 8, 8, 8, 8))
     net = recording.of(Training)[0].trainer.task.net

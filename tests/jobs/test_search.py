@@ -22,14 +22,15 @@ from furs_jax.errors import (
     StoppedError,
     WorkdirError,
 )
-from furs_jax.jobs.dispatch import run
-from furs_jax.jobs.prepare import initial_network, start_vector
+from furs_jax.jobs.dispatch import do
 from furs_jax.jobs.search import search
+from furs_jax.jobs.vectors import initial_network, start_vector
+from furs_jax.machine.sealed import read_json
 from furs_jax.machine.stop import Stop
 from furs_jax.methods.network_adjustment import layers_in_round
-from furs_jax.run.folder import read_json
-from furs_jax.run.phases import derived_seed
-from furs_jax.widths.reallocate import choose_sites
+from furs_jax.options.parse import parse
+from furs_jax.run.context import derived_seed
+from furs_jax.widths.sites import choose_sites
 from tests import ROOT
 
 # They share a run and what it compiled.
@@ -192,7 +193,8 @@ def test_a_nan_loss_says_where_and_keeps_the_run(tmp_path):
 def test_a_budget_sets_the_original_s_uniform_width():
     data = load_dataset("digits")
     config = small_config(network="resnet20_cifar", width_multiplier=1.0, flops_budget=1.17e6)
-    net, budget = initial_network(config, data)
+    cost, budget = initial_network(config, data)
+    net = cost.net
     assert budget == 1_170_000
     assert 0 <= budget - net.macs(net.channels) <= 0.001 * budget
     base = net.channels[0]
@@ -262,22 +264,23 @@ def _until(process: subprocess.Popen, start: str) -> str:
 
 def test_a_start_vector_is_brought_to_the_budget():
     config = small_config()
-    net, budget = initial_network(config, load_dataset("digits"))
-    assert start_vector(config, net, budget) == net.channels
+    cost, budget = initial_network(config, load_dataset("digits"))
+    net = cost.net
+    assert start_vector(config, cost, budget) == net.channels
     config.channels = (2 * net.channels[0], *net.channels[1:])
-    start = start_vector(config, net, budget)
+    start = start_vector(config, cost, budget)
     assert start[0] > net.channels[0]
     assert 0 <= budget - net.macs(start) <= 0.02 * budget
     config.mode = "train"
-    assert start_vector(config, net, budget) == config.channels
+    assert start_vector(config, cost, budget) == config.channels
     config.mode, config.channels = "search", (1,)
-    equal = start_vector(config, net, budget)
+    equal = start_vector(config, cost, budget)
     assert max(equal) - min(equal) <= 2  # single channels fill up the budget
     assert 0 <= budget - net.macs(equal) <= 0.02 * budget
     for wrong in ((4, 4), (4, 4, 4, 4, 4, 0), (4.5,)):
         config.channels = wrong
         with pytest.raises(ConfigError, match="must be 6 widths, one for each site"):
-            start_vector(config, net, budget)
+            start_vector(config, cost, budget)
 
 
 def test_a_run_whose_vector_has_changed_since_is_refused(tmp_path):
@@ -290,17 +293,17 @@ def test_a_run_whose_vector_has_changed_since_is_refused(tmp_path):
     stop = Stop()
     stop.signal = signal.SIGTERM
     with pytest.raises(StoppedError):
-        run(config, tmp_path / "w", stop=stop)
+        do(parse(config), tmp_path / "w", stop=stop)
     source.write_text(json.dumps({"trained": {"channels": [9, 8, 7, 6, 5, 4]}}))
     with pytest.raises(WorkdirError, match=r"began with channels \[4, 5, 6, 7, 8, 9\]"):
-        run(config, tmp_path / "w")
+        do(parse(config), tmp_path / "w")
 
 
 def test_a_checkpoint_is_evaluated_measured_and_trained_on(finished, tmp_path, capsys):
     workdir, result, _ = finished
     checkpoint = str(workdir / "checkpoints" / "final_searched_1")
     config = small_config(init_from=checkpoint, mode="evaluate")
-    found = run(config, tmp_path)
+    found = do(parse(config), tmp_path)
     scores = result["searched"]["seeds"][1]
     assert found["channels"] == result["searched"]["channels"]
     assert [found[k] for k in ("top1", "loss")] == pytest.approx(
@@ -308,13 +311,13 @@ def test_a_checkpoint_is_evaluated_measured_and_trained_on(finished, tmp_path, c
     )
     assert f"top-1 {100 * scores['top1']:.2f}%" in capsys.readouterr().out
 
-    measured = run(small_config(init_from=checkpoint, mode="furs"), tmp_path)
+    measured = do(parse(small_config(init_from=checkpoint, mode="furs")), tmp_path)
     assert len(measured["furs"]) == 6
     assert measured["draws"] == OPTIONS["furs.draws"]
     names = load_network_names(capsys.readouterr().out)
     order = np.argsort(-np.array(measured["furs"]))
     assert names == [
-        initial_network(small_config(), load_dataset("digits"))[0].site_names[i] for i in order
+        initial_network(small_config(), load_dataset("digits"))[0].net.site_names[i] for i in order
     ]
 
     # Fine-tuned for no more than a step's worth of learning rate, it stays what it was.
@@ -323,7 +326,7 @@ def test_a_checkpoint_is_evaluated_measured_and_trained_on(finished, tmp_path, c
            "final.train.learning_rate": 1e-9, "final.train.end_learning_rate": 0.0,
            "final.train.dropout": 0.0}
     )  # fmt: skip
-    tuned = run(config, tmp_path / "tuned")["trained"]
+    tuned = do(parse(config), tmp_path / "tuned")["trained"]
     assert tuned["channels"] == result["searched"]["channels"]
     assert tuned["seeds"][0]["top1"] == pytest.approx(scores["top1"], abs=0.05)
 
@@ -336,40 +339,41 @@ def load_network_names(table):
 def test_a_vector_is_taken_from_another_run_s_result(finished, tmp_path):
     workdir, result, _ = finished
     config = small_config(channels_from=str(workdir / "result.json"))
-    net, budget = initial_network(config, load_dataset("digits"))
-    assert list(start_vector(config, net, budget)) == result["searched"]["channels"]
+    cost, budget = initial_network(config, load_dataset("digits"))
+    net = cost.net
+    assert list(start_vector(config, cost, budget)) == result["searched"]["channels"]
     config.channels = net.channels
     with pytest.raises(ConfigError, match="not both"):
-        start_vector(config, net, budget)
+        start_vector(config, cost, budget)
     config.channels, config.channels_from = None, str(workdir / "metrics.jsonl")
     with pytest.raises(ConfigError, match="is no run's result.json"):
-        start_vector(config, net, budget)
+        start_vector(config, cost, budget)
     config.channels_from, config.init_from = None, str(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="there is no such folder"):
-        start_vector(config, net, budget)
+        start_vector(config, cost, budget)
 
 
 def test_describe_of_a_missing_folder_shows_no_other_table(tmp_path):
     config = small_config(mode="describe")
     config.data.name = f"folder:{tmp_path}/nowhere"
     with pytest.raises(DataError, match="nowhere should have the folders train and val"):
-        run(config, None)
+        do(parse(config), None)
 
 
 def test_describe_needs_neither_data_nor_folder(tmp_path, capsys):
     config = small_config(mode="describe")
     config.data.name = f"idx:{tmp_path}"
-    run(config, None)
+    do(parse(config), None)
     printed = capsys.readouterr()
     assert "for its usual images: 32x32x3" in printed.out
     assert f"this is the table of other images: {tmp_path}/train-images" in printed.err
     config.width_multiplier, config.flops_budget = 1.0, 1e6
-    run(config, None)
+    do(parse(config), None)
     (total,) = (x for x in capsys.readouterr().out.splitlines() if x.startswith("total"))
     assert 0.999e6 <= int(total.split()[1].replace(",", "")) <= 1e6
-    run(small_config(mode="describe"), None)
+    do(parse(small_config(mode="describe")), None)
     assert "brings" not in capsys.readouterr().out
-    run(small_config(mode="describe", channels=(5,)), None)
+    do(parse(small_config(mode="describe", channels=(5,))), None)
     output = capsys.readouterr().out
     start = output.partition("to its budget: ")[2].partition(",")[0].split()
     assert len(start) == 6
@@ -377,6 +381,6 @@ def test_describe_needs_neither_data_nor_folder(tmp_path, capsys):
     assert "stage3_block1_conv2" in output
     assert "8x8x1" in output
     with pytest.raises(ConfigError, match="mode='dream' must be one of search, train"):
-        run(small_config(mode="dream"), None)
+        do(parse(small_config(mode="dream")), None)
     with pytest.raises(ConfigError, match="give the run's folder"):
-        run(small_config(), None)
+        do(parse(small_config()), None)

@@ -11,6 +11,7 @@ import pytest
 from furs_jax.bench import retrain
 from furs_jax.machine.programs import CompileClock, release_programs
 from furs_jax.methods import network_adjustment
+from furs_jax.options.parse import parse
 from furs_jax.training.step import data_parallel
 from tests.jobs.test_search import small_config
 
@@ -54,15 +55,16 @@ def test_rounds_leave_nothing_behind(monkeypatch):
         return {"next_channels": [len(records)], "next_parent": 0, "spread": 9.0}
 
     monkeypatch.setattr(network_adjustment, "_round", one_round)
+    monkeypatch.setattr(network_adjustment, "round_line", lambda *_: "")
     split = types.SimpleNamespace(labels=range(100))
     batches = types.SimpleNamespace(split=split)
     monkeypatch.setattr(network_adjustment, "search_batches", lambda *_: batches)
     journal = types.SimpleNamespace(read=list, append=lambda record: None)
     run = types.SimpleNamespace(
-        config=small_config(**{"search.rounds": 5}),
+        options=parse(small_config(**{"search.rounds": 5})),
         task=None,
         workdir=types.SimpleNamespace(rounds=journal),
-        console=types.SimpleNamespace(round=lambda *_: None),
+        console=types.SimpleNamespace(print=lambda *_: None),
     )
     release_programs()
     network_adjustment.run_rounds(run)
@@ -80,11 +82,11 @@ def test_trainings_of_a_benchmark_leave_nothing_behind(monkeypatch):
     scores = {"loss": 1.0, "top1": 0.5}
     monkeypatch.setattr(retrain, "make_trainer", make_trainer)
     monkeypatch.setattr(retrain, "make_evaluator", lambda *_: lambda *_: scores)
-    monkeypatch.setattr(retrain, "train", lambda *_: (None, None))
+    monkeypatch.setattr(retrain, "train", lambda *_: (types.SimpleNamespace(variables=None), None))
     dataset = types.SimpleNamespace(train=None, search=None)
     net = types.SimpleNamespace(macs=sum)
     run = types.SimpleNamespace(
-        config=small_config(**{"final.seeds": 1}),
+        options=parse(small_config(**{"final.seeds": 1})),
         task=types.SimpleNamespace(dataset=dataset, net=net),
         console=types.SimpleNamespace(print=lambda *_: None),
     )

@@ -8,16 +8,16 @@ import pytest
 
 from furs_jax.furs.significance import spread, sure
 from furs_jax.jobs import compare
-from furs_jax.jobs.dispatch import run
+from furs_jax.jobs.dispatch import do
 from furs_jax.jobs.search import search
 from furs_jax.methods import network_adjustment
 from furs_jax.methods.network_adjustment import parent_and_scale
+from furs_jax.options.parse import parse
 from furs_jax.report.run_record import read_run
-from furs_jax.run.console import Console
 from furs_jax.run.lines import selected
 from furs_jax.training.checkpoint import latest_step
 from furs_jax.training.recipe import dropout_schedule
-from furs_jax.training.train import make_trainer
+from furs_jax.training.trainer import make_trainer
 from tests.jobs.test_search import content, small_config
 from tests.machine.test_memory import resources
 from tests.observed import SIZES, Observer, everything, short_config
@@ -37,7 +37,8 @@ def test_patience_goes_back_to_the_best_network_with_half_the_step():
 
 def test_a_warm_search_inherits_and_resumes(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(Console, "round", lambda *_: seen.append(resources()["mappings"]))
+    line = lambda *_: seen.append(resources()["mappings"])  # noqa: E731
+    monkeypatch.setattr(network_adjustment, "round_line", line)
     config = small_config(
         **{"search.warm_start": True, "search.warm_epochs": 2, "train.epochs": 4,
            "final.train.epochs": 1, "final.seeds": 1}
@@ -107,7 +108,7 @@ def test_a_training_from_weights_drops_at_the_full_rate_from_its_first_step(tmp_
         assert not rates.any()
     recipes.clear()
 
-    run(small_config(mode="train", **short, **given), tmp_path / "tuned")
+    do(parse(small_config(mode="train", **short, **given)), tmp_path / "tuned")
     np.testing.assert_allclose(first_rates(recipes[0]), full, rtol=1e-6)
 
 
@@ -165,7 +166,7 @@ def test_furs_may_be_measured_on_some_of_the_search_split(observer, tmp_path, mo
     if mode == "furs":
         observer.events.clear()
         weights = str(tmp_path / "checkpoints/round_00")
-        run(short_config(mode="furs", init_from=weights, **few), None)
+        do(parse(short_config(mode="furs", init_from=weights, **few)), None)
     read = [image for e in observer.events if e.kind == "furs" for image in e.images]
     assert len(read) == len(set(read)) == 6
     assert set(read) < everything("search")
@@ -215,5 +216,5 @@ def test_auto_says_what_its_draws_bought(observer, tmp_path, capsys):
     bought = "10 of at most 50 draws: more would not tell the sites to widen from those to narrow"
     assert f"FURs: {bought}" in capsys.readouterr().out
     weights = str(tmp_path / "run/checkpoints/round_00")
-    run(short_config(mode="furs", init_from=weights, **options), None)
+    do(parse(short_config(mode="furs", init_from=weights, **options)), None)
     assert bought in capsys.readouterr().out

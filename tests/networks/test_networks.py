@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from furs_jax.costs.macs import Macs
 from furs_jax.errors import ConfigError
 from furs_jax.networks import NETWORKS, families, get_network
 from furs_jax.networks.axes import site_axes
 from furs_jax.networks.products import traced_macs
-from furs_jax.networks.resources import marginal_macs
 from tests.conftest import random_variables, tiny_densenet, tiny_network
 
 PADDINGS = ("max", "local")
@@ -207,7 +207,7 @@ def test_traced_macs_of_known_products():
 def test_marginal_macs_match_a_closed_form():
     # A CIFAR block's first convolution: 9 H W (inputs + outputs) per channel.
     net = get_network("resnet8_cifar", image_shape=(32, 32, 3))
-    assert marginal_macs(net.macs, net.channels)[0] == 9 * 32 * 32 * (16 + 16)
+    assert Macs(net).marginals(net.channels)[0] == 9 * 32 * 32 * (16 + 16)
 
 
 def _changed(variables, change):

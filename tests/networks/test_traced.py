@@ -10,7 +10,7 @@ import pytest
 
 import furs_jax
 from configs import digits
-from furs_jax.data import evaluation_batches
+from furs_jax.data.batches import evaluation_batches
 from furs_jax.errors import ConfigError
 from furs_jax.gates import fit_width, gate
 from furs_jax.jobs.prepare import prepare
@@ -18,10 +18,11 @@ from furs_jax.networks.batch_norm import differing
 from furs_jax.networks.families.densenet import DenseNet, densenet
 from furs_jax.networks.families.resnet import cifar_resnet
 from furs_jax.networks.products import traced_macs
+from furs_jax.options.parse import parse
 from furs_jax.options.schema import PADDINGS
 from furs_jax.training.step import shard
-from furs_jax.training.train import make_trainer
-from furs_jax.widths.reallocate import fit_to_budget
+from furs_jax.training.trainer import make_trainer
+from furs_jax.widths.budget import fit_to_budget
 from tests.conftest import random_variables
 from tests.own_network import Fork
 from tests.training.test_step import RECIPE, random_split, random_task
@@ -124,7 +125,7 @@ def test_a_config_names_it(options):
     config.network, config.width_multiplier = NAME, 1.0
     config.cpu_devices, config.reallocate.channel_multiple = 0, 2
     config.update(options)
-    task, budget, _ = prepare(config)
+    task, _, budget, _ = prepare(parse(config))
     channels = task.net.channels
     assert all(c % 2 == 0 for c in channels)
     assert task.net.template.num_classes == 10
@@ -134,15 +135,15 @@ def test_a_config_names_it(options):
         assert channels == (12, 8, 16, 24)
     config.reallocate.channel_multiple = 1
     with pytest.raises(ConfigError, match="multiples of 2 channels only"):
-        prepare(config)
+        prepare(parse(config))
     config.channels = (6, 4, 8, 12)
     with pytest.raises(ConfigError, match="multiples of 2 channels only"):
-        prepare(config)
+        prepare(parse(config))
     config.mode = "train"
-    assert prepare(config).start == config.channels
+    assert prepare(parse(config)).start == config.channels
     config.channels = (6, 4, 8, 13)
     with pytest.raises(ConfigError, match="multiples of 2 only"):
-        prepare(config)
+        prepare(parse(config))
 
 
 def test_its_reallocation_keeps_the_budget():

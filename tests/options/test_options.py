@@ -1,5 +1,6 @@
 """Options: every one has a kind and a range; what the command line makes of texts."""
 
+import dataclasses
 import re
 
 import pytest
@@ -8,10 +9,11 @@ from absl import flags
 from configs import cifar100, default, digits, fashion, imagenet
 from furs_jax import cli, config_files, paths
 from furs_jax.errors import ConfigError
-from furs_jax.jobs.dispatch import run
+from furs_jax.jobs.dispatch import do
 from furs_jax.options import parse as options
 from furs_jax.options import schema
 from furs_jax.options.kinds import Choice, DataName, Either, Name, Number, Path, Switch
+from furs_jax.options.parse import parse
 from furs_jax.options.schema import AUTO, OPTIONS
 from tests import ROOT
 
@@ -81,7 +83,7 @@ def test_the_command_line_gives_every_option_its_value(option):
     expected = given
     if schema.path_kind(option) and given is not None:
         expected = paths.resolve_data(given, option)
-    assert dict(options.flat(config))[option] == expected
+    assert dict(options.flat(dataclasses.asdict(config)))[option] == expected
 
 
 def test_none_can_be_given_for_what_is_none_by_default():
@@ -114,7 +116,7 @@ def test_none_can_be_given_for_what_is_none_by_default():
 )
 def test_ways_to_write_an_override(arguments, found):
     option, value = found
-    given = dict(options.flat(load(*arguments)))[option]
+    given = dict(options.flat(dataclasses.asdict(load(*arguments))))[option]
     assert given == value
     assert type(given) is type(value)
 
@@ -289,4 +291,4 @@ def test_a_benchmark_s_mode_is_its_own():
         config.mode = mode
         options.check(config)
         with pytest.raises(ConfigError, match=f"mode='{mode}' must be one of search, train, eva"):
-            run(config, None)
+            do(parse(config), None)

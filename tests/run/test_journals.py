@@ -15,27 +15,30 @@ from furs_jax.jobs.search import check_journals, search
 from furs_jax.machine.programs import CompileClock
 from furs_jax.machine.stop import Stop
 from furs_jax.methods import network_adjustment
+from furs_jax.options.parse import as_record, parse
 from furs_jax.run.console import Console
+from furs_jax.run.context import Run
 from furs_jax.run.folder import Workdir
-from furs_jax.run.phases import Run, train_phase
+from furs_jax.run.phases import train_phase
 from furs_jax.training.checkpoint import Checkpoints
 from tests.jobs.test_search import small_config
 
+METHOD = network_adjustment.NetworkAdjustment()
 SCORES = {"loss": 0.5, "top1": 0.75, "top5": 1.0}
 
 
 @pytest.fixture(scope="module")
 def prepared():
-    return prepare(small_config())
+    return prepare(parse(small_config()))
 
 
 @pytest.fixture
 def run(prepared, tmp_path):
     """A search of two rounds and two seeds that has computed nothing yet."""
-    config = small_config()
-    workdir = Workdir(tmp_path / "w", json.loads(config.to_json_best_effort()))
-    workdir.start(json.loads(config.to_json_best_effort()), {})
-    yield Run(config, *prepared, workdir, Console(True), CompileClock(), Stop())
+    options = parse(small_config())
+    workdir = Workdir(tmp_path / "w", as_record(options))
+    workdir.start(as_record(options), {})
+    yield Run(options, *prepared, workdir, Console(True), CompileClock(), Stop())
     workdir.close()
 
 
@@ -126,11 +129,11 @@ def test_a_changed_line_of_rounds_is_refused(run, change):
     """Lines without digests, as a hand or an earlier version writes them."""
     records = lines(run)
     journal(run.workdir.rounds.path, records)
-    check_journals(run)
+    check_journals(run, METHOD)
     change(records)
     journal(run.workdir.rounds.path, records)
     with pytest.raises(DamagedError, match=r"rounds.jsonl is damaged in line [123]: .*delete"):
-        check_journals(run)
+        check_journals(run, METHOD)
 
 
 @pytest.mark.parametrize(
@@ -147,10 +150,10 @@ def test_each_seed_is_once_in_the_finals(run, wrong):
     journal(run.workdir.rounds.path, lines(run))
     for count in range(5):
         journal(run.workdir.finals.path, finals()[:count])
-        check_journals(run)
+        check_journals(run, METHOD)
     journal(run.workdir.finals.path, [finals()[place] for place in wrong])
     with pytest.raises(DamagedError, match=r"finals.jsonl is damaged in line [123]: it is of"):
-        check_journals(run)
+        check_journals(run, METHOD)
 
 
 def test_finals_that_cannot_be_are_refused(run):
@@ -160,18 +163,18 @@ def test_finals_that_cannot_be_are_refused(run):
     for records in (more, other):
         journal(run.workdir.finals.path, records)
         with pytest.raises(DamagedError, match="finals.jsonl is damaged in line"):
-            check_journals(run)
+            check_journals(run, METHOD)
     for change in ({"top1": 75.0}, {"loss": None}, {"seed": 0.0}, {"network": 1}):
         journal(run.workdir.finals.path, [{**finals()[0], **change}])
         with pytest.raises(DamagedError, match="finals.jsonl is damaged in line 1"):
-            check_journals(run)
+            check_journals(run, METHOD)
 
 
 def test_finals_without_all_rounds_are_refused(run):
     journal(run.workdir.rounds.path, lines(run)[:1])
     journal(run.workdir.finals.path, finals()[:1])
     with pytest.raises(DamagedError, match="rounds.jsonl lacks rounds.*delete finals.jsonl"):
-        check_journals(run)
+        check_journals(run, METHOD)
 
 
 def test_a_result_is_what_the_journals_tell(run, monkeypatch):
@@ -179,7 +182,8 @@ def test_a_result_is_what_the_journals_tell(run, monkeypatch):
     journal(run.workdir.rounds.path, records)
     journal(run.workdir.finals.path, finals())
     monkeypatch.setattr(compare, "_train", None)
-    result = json.loads(json.dumps(compare.compare(run, tuple(records[-1]["next_channels"]))))
+    searched = tuple(records[-1]["next_channels"])
+    result = json.loads(json.dumps(compare.compare(run, METHOD, searched)))
     run.workdir.result.write_text(json.dumps(result))
     run.workdir.close()
     assert search(config, run.workdir.path, quiet=True) == result

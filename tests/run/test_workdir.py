@@ -1,5 +1,7 @@
 """A run's folder: lines cut off by a kill, one process at a time."""
 
+import copy
+import functools
 import json
 import multiprocessing
 import os
@@ -8,6 +10,7 @@ import shutil
 import pytest
 
 from benchmarks.killer import Killer, in_child
+from furs_jax.config_files import default_config
 from furs_jax.errors import (
     ConfigError,
     DamagedError,
@@ -15,7 +18,10 @@ from furs_jax.errors import (
     WorkdirBusyError,
     WorkdirError,
 )
-from furs_jax.run.folder import Journal, Workdir, read_json, write_json
+from furs_jax.machine.sealed import read_json, write_json
+from furs_jax.options.parse import as_record, parse
+from furs_jax.run.folder import Workdir
+from furs_jax.run.journal import Journal
 
 
 def test_a_line_cut_off_by_a_kill_is_dropped(tmp_path):
@@ -135,6 +141,28 @@ def test_a_run_that_stored_relative_paths_goes_on(tmp_path, monkeypatch):
         Workdir("w", given | {"data": {"name": f"idx:{tmp_path}/images"}})
     with pytest.raises(ConfigError, match="workdir=gs://w is an address"):
         Workdir("gs://w", given)
+
+
+@pytest.mark.parametrize("lacking", ["method", "kd.alpha", "kd", "final.train.nesterov"])
+def test_a_run_of_a_version_without_an_option_goes_on_with_its_default(tmp_path, lacking):
+    config = default_config()
+    given = as_record(parse(config))
+    stored = copy.deepcopy(given)
+    *groups, name = lacking.split(".")
+    functools.reduce(dict.get, groups, stored).pop(name)
+    folder = Workdir(tmp_path / "w", stored)
+    folder.start(stored, {})
+    folder.close()
+    Workdir(tmp_path / "w", given).close()
+    other = {"method": "my:Method", "kd.alpha": 0.5, "kd": 0.5, "final.train.nesterov": True}
+    option = "kd.alpha" if lacking == "kd" else lacking
+    config.update_from_flattened_dict({option: other[lacking]})
+    with pytest.raises(WorkdirError, match=rf"config.{option} \(.* there, {other[lacking]} here\)"):
+        Workdir(tmp_path / "w", as_record(parse(config)))
+    (tmp_path / "v").mkdir()
+    write_json(tmp_path / "v" / "config.json", {"config": {**given, "unknown": 1}})
+    with pytest.raises(WorkdirError, match="config.unknown"):  # of a later version
+        Workdir(tmp_path / "v", given)
 
 
 def test_what_does_not_influence_the_result_may_change(tmp_path):

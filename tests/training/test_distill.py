@@ -4,9 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from furs_jax.training.distill import Teacher, distillation_loss
+from furs_jax.training.distill import Distillation, Teacher, distillation_loss
 from furs_jax.training.step import shard
-from furs_jax.training.train import make_trainer, train
+from furs_jax.training.train import train
+from furs_jax.training.trainer import make_trainer
 from tests.training.test_step import RECIPE, random_split, random_task
 
 
@@ -35,12 +36,13 @@ def test_the_teacher_s_share_decides_what_is_learnt(tiny, alpha):
         ("alone", None, split.labels),
         ("other labels", _teacher(tiny, alpha), other),
     ):
-        trainer = make_trainer(task, tiny.channels, RECIPE, split, teacher)
-        state = trainer.init(0).replace(teacher=trainer.teacher)
+        objective = teacher and Distillation(RECIPE.label_smoothing, teacher)
+        trainer = make_trainer(task, tiny.channels, RECIPE, split, objective)
+        state = trainer.start(0)
         state, _ = trainer.step(state, shard({"image": split.images, "label": labels}, 1))
         steps[name] = state.params["head"]["kernel"]
         if teacher:
-            jax.tree.map(np.testing.assert_array_equal, state.teacher, teacher.variables)
+            jax.tree.map(np.testing.assert_array_equal, state.extra, teacher.variables)
     same = {0.0: "alone", 1.0: "other labels"}[alpha]
     differing = {0.0: "other labels", 1.0: "alone"}[alpha]
     np.testing.assert_allclose(steps["taught"], steps[same], atol=1e-6)
@@ -58,11 +60,13 @@ def test_distillation_resumes_and_does_not_depend_on_devices(tiny, tmp_path):
     results = []
     for devices, interrupted in ((1, False), (8, True)):
         task = random_task(tiny, devices)
-        trainer = make_trainer(task, tiny.channels, RECIPE, random_split(48), _teacher(tiny, 0.7))
+        trainer = make_trainer(
+            task, tiny.channels, RECIPE, random_split(48), Distillation(teacher=_teacher(tiny, 0.7))
+        )
         folder = tmp_path / str(devices)
         if interrupted:
             with pytest.raises(StoppedError):
                 train(trainer, 0, folder, on_epoch=stop)
-        variables, record = train(trainer, 0, folder)
-        results.append((variables, record["loss"]))
+        state, record = train(trainer, 0, folder)
+        results.append((state.variables, record["loss"]))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=5e-3, atol=1e-4), *results)

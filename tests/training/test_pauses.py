@@ -9,8 +9,10 @@ import pytest
 from furs_jax.errors import StoppedError
 from furs_jax.machine import hosts
 from furs_jax.machine.stop import Stop
+from furs_jax.objectives.cross_entropy import CrossEntropy
 from furs_jax.training import train
 from furs_jax.training.step import TrainState
+from furs_jax.training.trainer import Trainer
 from tests.training.test_step import RECIPE, random_split, random_task
 
 
@@ -52,7 +54,7 @@ def _untrained(net, steps):
         return state.replace(step=state.step + 1), {"loss": 1.0, "accuracy": 0.5}
 
     split = random_split(steps * recipe.batch_size)
-    return train.Trainer(task, net.channels, recipe, split, init, None, step)
+    return Trainer(task, net.channels, recipe, split, init, None, step, CrossEntropy())
 
 
 def test_a_stop_that_another_process_asks_for_stops_this_one_at_the_same_step(tiny, monkeypatch):

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from furs_jax.machine import devices
-from furs_jax.training import train
+from furs_jax.objectives.cross_entropy import CrossEntropy
+from furs_jax.training import trainer
 from furs_jax.training.recipe import dropout_schedule, make_optimizer
 from furs_jax.training.step import TrainState, data_parallel, make_train_step, shard
-from furs_jax.training.train import make_trainer
+from furs_jax.training.trainer import make_trainer
 from tests.training.test_step import RECIPE, random_split, random_task
 
 PLAIN = dataclasses.replace(
@@ -82,8 +83,8 @@ def test_smoothing_takes_its_share_of_the_target():
         opt_state=optimizer.init(params),
     )  # fmt: skip
     step = make_train_step(
-        module, optimizer, dropout_rates=lambda _: jnp.zeros(1), preprocess=lambda x: x,
-        augmentation=(0, False), label_smoothing=0.3,
+        module, optimizer, CrossEntropy(0.3), dropout_rates=lambda _: jnp.zeros(1),
+        preprocess=lambda x: x, augmentation=(0, False),
     )  # fmt: skip
     batch = shard({"image": images, "label": labels.astype(np.int32)}, 1)
     _, metrics = data_parallel(step, jax.devices()[:1])(state, batch)
@@ -95,11 +96,11 @@ def test_smoothing_takes_its_share_of_the_target():
 def test_the_step_gets_what_the_recipe_says(tiny, monkeypatch):
     given = {}
 
-    def observed(module, optimizer, **options):
-        given.update(options, module=module)
-        return make_train_step(module, optimizer, **options)
+    def observed(module, optimizer, objective, **options):
+        given.update(options, module=module, objective=objective)
+        return make_train_step(module, optimizer, objective, **options)
 
-    monkeypatch.setattr(train, "make_train_step", observed)
+    monkeypatch.setattr(trainer, "make_train_step", observed)
     task, split = random_task(tiny, 1)._replace(dtype="bfloat16"), random_split(48)
     for margin, flip, share in ((3, False, 0.2), (0, True, 0.0)):
         recipe = dataclasses.replace(
@@ -107,7 +108,7 @@ def test_the_step_gets_what_the_recipe_says(tiny, monkeypatch):
         )
         make_trainer(task, (4, 5, 6, 7), recipe, split)
         assert given["augmentation"] == (margin, flip)
-        assert given["label_smoothing"] == share
+        assert given["objective"] == CrossEntropy(share)
         assert given["module"].dtype == "bfloat16"
         assert given["module"].channels == (4, 5, 6, 7)
         np.testing.assert_allclose(

@@ -5,12 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from furs_jax.data import Dataset, Split
+from furs_jax.data.dataset import Dataset, Split
 from furs_jax.errors import ConfigError
 from furs_jax.gates import dropout_gates, sample_noise
+from furs_jax.objectives import correct
+from furs_jax.training.evaluate import make_evaluator
 from furs_jax.training.recipe import Recipe
-from furs_jax.training.step import check_batch_size, correct, data_parallel, make_eval_step, shard
-from furs_jax.training.train import Task, make_evaluator, make_trainer
+from furs_jax.training.step import check_batch_size, data_parallel, make_eval_step, shard
+from furs_jax.training.trainer import Task, make_trainer
 from tests.conftest import tiny_densenet, tiny_mbconv, tiny_network
 
 RECIPE = Recipe(

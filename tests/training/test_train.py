@@ -14,14 +14,16 @@ import jax
 import numpy as np
 import pytest
 
-from furs_jax.data import evaluation_batches
+from furs_jax.data.batches import evaluation_batches
 from furs_jax.errors import ConfigError, DamagedError, DivergedError, StoppedError, WorkdirError
 from furs_jax.furs.estimate import estimate_furs
 from furs_jax.machine.devices import set_up
 from furs_jax.machine.stop import Stop
 from furs_jax.training.checkpoint import Checkpoints
+from furs_jax.training.evaluate import make_evaluator
 from furs_jax.training.recipe import check_recipe, dropout_schedule, make_optimizer
-from furs_jax.training.train import make_evaluator, make_trainer, train
+from furs_jax.training.train import train
+from furs_jax.training.trainer import make_trainer
 from tests.training.test_step import RECIPE, random_task
 
 
@@ -159,7 +161,8 @@ def test_bfloat16_computes_and_float32_remembers(tiny):
             made = make_trainer(
                 task._replace(dtype=dtype), tiny.channels, RECIPE, task.dataset.train
             )
-            variables, record = train(made, seed=5)
+            state, record = train(made, seed=5)
+            variables = state.variables
             losses[dtype] = record["loss"]
             assert {str(x.dtype) for x in jax.tree.leaves(variables)} == {"float32"}
             module = tiny.module(tiny.channels, dtype=dtype)
@@ -419,7 +422,7 @@ def test_weights_that_overflow_in_the_last_step_are_not_saved(trainer, tmp_path)
 
 def test_an_evaluation_that_is_not_finite_is_no_result(tiny, monkeypatch):
     sums = {"loss": float("nan"), "top1": 1.0, "top5": 1.0, "count": 16.0}
-    monkeypatch.setattr("furs_jax.training.train.data_parallel", lambda *_: lambda *_: sums)
+    monkeypatch.setattr("furs_jax.training.evaluate.data_parallel", lambda *_: lambda *_: sums)
     task = random_task(tiny, 1)
     with pytest.raises(DivergedError, match="loss on 48 images is nan.*lower learning rate"):
         make_evaluator(task, tiny.channels)({}, task.dataset.test)

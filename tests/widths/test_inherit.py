@@ -8,9 +8,10 @@ import pytest
 
 from furs_jax.errors import ConfigError
 from furs_jax.gates import fit_width, gate
-from furs_jax.networks import Network, get_network
+from furs_jax.networks import get_network
+from furs_jax.networks.network import Network
 from furs_jax.training.step import shard
-from furs_jax.training.train import make_trainer
+from furs_jax.training.trainer import make_trainer
 from furs_jax.widths.inherit import free_axes, inherit, least_important_first, permute
 from tests.conftest import random_variables, tiny_densenet, tiny_mbconv, tiny_network
 from tests.own_network import Fork

@@ -8,16 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from furs_jax.errors import BudgetError, ConfigError
-from furs_jax.networks import Network, get_network
+from furs_jax.networks import get_network
 from furs_jax.networks.families.plain import Plain
-from furs_jax.widths.reallocate import (
-    TOLERANCE,
-    choose_sites,
-    directed,
-    fit_to_budget,
-    move_channels,
-    reallocate,
-)
+from furs_jax.networks.network import Network
+from furs_jax.widths.budget import TOLERANCE, fit_to_budget
+from furs_jax.widths.reallocate import move_channels, reallocate
+from furs_jax.widths.sites import choose_sites, directed
 from tests.conftest import tiny_network
 
 STEP = {"step": 0.15, "step_decay": 0.01}

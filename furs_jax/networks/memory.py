@@ -1,24 +1,13 @@
-"""What a network takes: MACs at the margin, and memory."""
+"""The memory that a computation takes, from its trace."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 from jax.extend.core import Var
 
 from furs_jax.networks.jaxprs import inner_jaxprs
-
-
-def marginal_macs(macs: Callable[[Sequence[int]], int], channels: Sequence[int]) -> np.ndarray:
-    """MACs per channel of each site, dF_l = [F(c + e_l) - F(c - e_l)] / 2, float64, shape (L,).
-
-    Chen et al., CVPR 2020, section 3.2, by central differences.
-    """
-    channels = np.asarray(channels)
-    steps = np.eye(len(channels), dtype=int)
-    return np.array([(macs(channels + e) - macs(channels - e)) / 2 for e in steps])
 
 
 def peak_bytes(fn: Callable[..., Any], *args: Any) -> int:

@@ -1,0 +1,144 @@
+"""Any job in a run's folder, done once: its result is kept in result.json, and shown."""
+
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from furs_jax.data.dataset import Dataset
+from furs_jax.errors import FursError, WorkdirError
+from furs_jax.jobs.compare import check_result
+from furs_jax.jobs.prepare import prepare
+from furs_jax.jobs.vectors import AS_GIVEN
+from furs_jax.machine import hosts
+from furs_jax.machine.programs import compile_clock
+from furs_jax.machine.sealed import AGAIN, damaged, write_json
+from furs_jax.machine.stop import Stop
+from furs_jax.networks.recorded import record_network
+from furs_jax.options.parse import as_record
+from furs_jax.options.schema import Options
+from furs_jax.run.console import Console
+from furs_jax.run.context import Run
+from furs_jax.run.folder import Workdir
+from furs_jax.run.tables import amount, network_table
+from furs_jax.run.text import printable
+from furs_jax.training.trainer import Task
+
+Record = dict[str, Any]
+
+
+def run_in_folder(
+    options: Options,
+    workdir: str | pathlib.Path,
+    work: Callable[[Run], Record],
+    table: Callable[[Record], str],
+    quiet: bool = False,
+    stop: Stop | None = None,
+) -> Record:
+    """Does `work` in a run's folder, once.
+
+    Args:
+      options, workdir, quiet, stop: as of `search`.
+      work: what to do, resumable.
+      table: how a result is printed.
+    """
+    folder = Workdir(workdir, as_record(options))
+    console = Console(quiet or not hosts.is_first())
+    try:
+        for journal in (folder.metrics, folder.rounds, folder.finals):
+            journal.read()  # damage is named before anything is computed
+        result = folder.read_result()
+        if result is not None:
+            shown = _checked_table(folder, result, options, table)
+        else:
+            with compile_clock() as clock:
+                prepared = prepare(options)
+                run = Run(options, *prepared, folder, console, clock, stop or Stop())
+                _begin(run)
+                result = json.loads(json.dumps(work(run)))
+                write_json(folder.result, result)
+                shown = table(result)
+        console.print(f"\n{shown}\n{folder.result}")
+        return result
+    finally:
+        folder.close()
+
+
+def _begin(run: Run) -> None:
+    """Shows what is begun, and writes config.json or sees that it is the same run.
+
+    Raises:
+      WorkdirError: the run began with other channels.
+    """
+    folder, task, channels = run.workdir, run.task, list(run.start)
+    run.console.print(_header(run))
+    environment = _environment(task)
+    network = record_network(task.net, channels, task.dataset.num_classes)
+    data = _record_data(task.dataset)
+    begin = {"channels": channels, "network": network, "data": data, **environment}
+    stored = folder.start(as_record(run.options), begin)
+    for name in ("network", "data"):  # for readers, not in runs of earlier versions
+        stored.pop(name)
+    if (begun := stored.pop("channels")) not in (None, channels):
+        raise WorkdirError(
+            f"workdir {folder.path} began with channels {begun}, which are {channels} "
+            "now: channels_from or init_from has changed; give another --workdir"
+        )
+    if stored != environment:
+        run.console.print(
+            f"note: {folder.config} names other devices or versions than these; figures may differ "
+            "in the last digits from those of a run that was not moved"
+        )
+
+
+def _header(run: Run) -> str:
+    """Devices, data and the network of the vector that is begun with."""
+    task, data, device = run.task, run.task.dataset, run.task.devices[0]
+    shape = "x".join(map(str, data.image_shape))
+    budget = (
+        "" if run.options.mode in AS_GIVEN else f", budget {amount(run.budget)} {run.cost.unit}"
+    )
+    return (
+        f"devices  {len(task.devices)} x {device.device_kind} ({device.platform}), "
+        f"{task.dtype}\n"
+        f"data     {printable(data.name)}: {shape}, {data.num_classes} classes; "
+        f"train {len(data.train.labels):,}, search {len(data.search.labels):,}, "
+        f"test {len(data.test.labels):,} images\n"
+        f"network  {printable(task.net.name)}, {len(task.net.channels)} sites{budget}\n"
+        f"workdir  {printable(str(run.workdir.path))}\n\n"
+        f"{network_table(task.net, run.start)}\n"
+    )
+
+
+def _checked_table(
+    folder: Workdir, result: Record, options: Options, table: Callable[[Record], str]
+) -> str:
+    """Of a result that was there."""
+    try:
+        check_result(folder, result, options)
+        return table(result)
+    except FursError:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise damaged(folder.result, str(error), AGAIN) from error
+
+
+def _record_data(dataset: Dataset) -> Record:
+    """What one needs besides the weights to use what is found: see `furs_jax.jobs.load`."""
+    fields = ("mean", "std", "class_names")
+    return {field: list(getattr(dataset, field)) for field in fields}
+
+
+def _environment(task: Task) -> Record:
+    """What besides the config may change a run's figures."""
+    import flax
+    import jaxlib
+    import optax
+
+    return {
+        "versions": {m.__name__: m.__version__ for m in (jax, jaxlib, flax, optax, np)},
+        "devices": [f"{device.platform}:{device.device_kind}" for device in task.devices],
+    }

@@ -1,0 +1,34 @@
+"""mode=train: the network of the given channels, by config.final; the test split is read."""
+
+from typing import Any
+
+from furs_jax.jobs.compare import check_finals, train_seeds
+from furs_jax.jobs.harness import run_in_folder
+from furs_jax.machine.stop import Stop
+from furs_jax.methods import Method
+from furs_jax.options.schema import Options
+from furs_jax.run.context import Run
+from furs_jax.run.statistics import Interval
+from furs_jax.run.tables import format_table
+
+Record = dict[str, Any]
+
+
+def perform(options: Options, workdir: str, stop: Stop | None = None) -> Record:
+    """Trains the network of `channels` by config.final, and reads the test split."""
+    return run_in_folder(options, workdir, _train, _table, stop=stop)
+
+
+def _train(run: Run) -> Record:
+    check_finals(run, ["trained"])
+    entry = train_seeds(run, "trained", run.start, Method(), init_from=True)
+    return {"mode": "train", "trained": entry}
+
+
+def _table(result: Record) -> str:
+    entry = result["trained"]
+    scores = (Interval(*entry[key]).format() for key in ("top1", "top5"))
+    row = ("trained", f"{entry['macs']:,}", f"{entry['params']:,}", *scores)
+    header = ("network", "MACs", "params", "top-1 %", "top-5 %")
+    seeds = len(entry["seeds"])
+    return f"{format_table(header, [row])}\ntest split, {seeds} seed{'s' if seeds > 1 else ''}"

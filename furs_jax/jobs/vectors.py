@@ -1,0 +1,188 @@
+"""The networks of a run and the vectors that it begins with, by its options."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+from furs_jax.costs import Cost, load_cost
+from furs_jax.data.dataset import AnySplit, Dataset
+from furs_jax.errors import BudgetError, ConfigError
+from furs_jax.machine import hosts
+from furs_jax.machine.sealed import unseal
+from furs_jax.networks import get_network
+from furs_jax.networks.network import Network
+from furs_jax.options.kinds import Widths
+from furs_jax.options.schema import MAX_WIDTH, Options
+from furs_jax.training.loading import load_channels
+from furs_jax.widths.budget import TOLERANCE, fit_to_budget
+
+_LARGEST_RESULT = 2**24  # bytes of a result.json; they have thousands
+AS_GIVEN = ("train", "evaluate", "furs")  # modes without a budget
+
+
+def initial_network(options: Options, dataset: Dataset) -> tuple[Cost, float]:
+    """The cost of the original network's vectors, with the network, and the budget.
+
+    Without `flops_budget` the budget is what the network of `width_multiplier` costs. With it, the
+    original is the widest uniform network within the budget, brought up to it by single channels,
+    so that original and searched spend the same. Of the data set only the images' shape and the
+    number of classes are looked at.
+    """
+
+    def build(width_multiplier: float) -> Cost:
+        net = get_network(
+            options.network,
+            width_multiplier,
+            dataset.num_classes,
+            options.padding,
+            dataset.image_shape,
+        )
+        return load_cost(options.cost, net)
+
+    if options.flops_budget is None:
+        cost = build(options.width_multiplier)
+        return cost, cost.of(cost.net.channels)
+    budget = build(1.0).budget(options.flops_budget)
+    cost = _widest_within(build, budget)
+    net = cost.net
+    channels = fit_to_budget(net, net.channels, budget, 1, net.multiple, cost)
+    net = dataclasses.replace(net, template=net.module(channels))
+    return load_cost(options.cost, net), budget
+
+
+def _widest_within(build: Callable[[float], Cost], budget: float) -> Cost:
+    """Of the network of the largest width multiplier, in steps of 1/1024, within the budget."""
+
+    def fits(width: int) -> bool:
+        cost = build(width / 1024)
+        return cost.of(cost.net.channels) <= budget
+
+    low = 128  # an eighth keeps 2 of 16 channels
+    if not fits(low):
+        cost = build(low / 1024)
+        raise BudgetError(
+            f"flops_budget={budget:,} {cost.unit} is too small: {cost.net.name} an eighth as wide "
+            f"needs {cost.of(cost.net.channels):,}; give at least that, or a smaller network"
+        )
+    high = 2 * low
+    while fits(high):
+        low, high = high, 2 * high
+        if high > 1024 * MAX_WIDTH:
+            cost = build(1.0)
+            raise BudgetError(
+                f"flops_budget={budget:,} {cost.unit} is more than {cost.net.name} {MAX_WIDTH} "
+                "times as wide needs; give less, or a larger network"
+            )
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return build(low / 1024)
+
+
+def given_channels(options: Options, net: Network) -> tuple[int, ...] | None:
+    """The vector of `channels`, `channels_from` or `init_from`; None where none is given.
+
+    Raises:
+      ConfigError: two of the first are given, a file holds no vector, or it has not one width of at
+        least one channel for every site.
+    """
+    given = _given_channels(options, net)
+    if given is None or (len(given) == len(net.channels) and Widths().allows(given)):
+        return given
+    raise ConfigError(
+        f"channels={given} must be {len(net.channels)} widths, one for each site of {net.name}, "
+        "whole numbers of at least 1"
+    )
+
+
+def _given_channels(options: Options, net: Network) -> tuple | None:
+    if options.channels and options.channels_from:
+        raise ConfigError("give channels or channels_from, not both")
+    if options.channels:
+        given = tuple(options.channels)
+        return given * len(net.channels) if len(given) == 1 else given
+    if options.channels_from:
+        path = pathlib.Path(options.channels_from).expanduser()
+        try:
+            return tuple(hosts.from_first(lambda: _vector_of_result(path)))
+        except ConfigError as error:
+            raise ConfigError(f"channels_from={options.channels_from} {error}") from error
+    if options.init_from:
+        return load_channels(options.init_from, net, "init_from")
+    return None
+
+
+def _vector_of_result(path: pathlib.Path) -> list[int]:
+    """The found or trained vector in a result.json.
+
+    Raises:
+      ConfigError: there is none; the message goes on where the path was named.
+    """
+    if path.is_dir():
+        raise ConfigError("is a folder; give the result.json in it")
+    if not path.is_file():
+        raise ConfigError("is not there; give the result.json of a run")
+    if path.stat().st_size > _LARGEST_RESULT:
+        raise ConfigError(f"is no run's result.json: it has more than {_LARGEST_RESULT:,} bytes")
+    try:
+        text = path.read_bytes().decode()
+        result = unseal(text)
+        json.loads(text, object_pairs_hook=_unambiguous)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"is no run's result.json: {error}") from error
+    entries = [result.get(key) for key in ("searched", "trained")]
+    vectors = [entry.get("channels") for entry in entries if isinstance(entry, dict)]
+    if not vectors:
+        raise ConfigError('is no run\'s result.json: it has no "searched" or "trained" network')
+    if not isinstance(vectors[0], list) or not Widths().allows(vectors[0]):
+        raise ConfigError(f"is no run's result.json: its channels are not {Widths()}")
+    return vectors[0]
+
+
+def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError(f"a name comes twice: {', '.join(key for key, _ in pairs)[:100]}")
+    return found
+
+
+def start_vector(options: Options, cost: Cost, budget: float) -> tuple[int, ...]:
+    """The first round's vector: the given one brought to the budget, or the original's.
+
+    In modes without a budget the given one as it is.
+
+    Raises:
+      ConfigError: see `given_channels`, or the network can't be built with it.
+    """
+    net = cost.net
+    given = given_channels(options, net)
+    if given is None:
+        return net.channels
+    if options.mode in AS_GIVEN:
+        if any(c % net.multiple for c in given):
+            raise ConfigError(
+                f"channels={given}: {net.name} can be built with multiples of {net.multiple} only"
+            )
+        return given
+    floor, multiple = options.reallocate.min_channels, options.reallocate.channel_multiple
+    allowed = all(c >= floor and c % multiple == 0 for c in given)
+    if allowed and 0 <= budget - cost.of(given) <= TOLERANCE * budget:
+        return given  # another search's
+    return fit_to_budget(net, given, budget, floor, multiple, cost)
+
+
+def final_split(options: Options, dataset: Dataset) -> AnySplit:
+    return dataset.train_and_search if options.final.use_search_split else dataset.train
+
+
+def teacher_network(options: Options, dataset: Dataset) -> Network:
+    """The network that `kd.teacher` holds a vector of."""
+    kd = options.kd
+    return get_network(
+        kd.network or options.network,
+        kd.width_multiplier or options.width_multiplier,
+        dataset.num_classes,
+        options.padding,
+        dataset.image_shape,
+    )

@@ -1,0 +1,36 @@
+"""Figures of a run's result, and whether they are what its journals tell."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from furs_jax.data.batches import steps_per_epoch
+from furs_jax.data.dataset import AnySplit
+from furs_jax.networks.network import Network
+from furs_jax.options.schema import Recipe
+
+Record = dict[str, Any]
+
+
+def training_macs(net: Network, channels: Sequence[int], recipe: Recipe, split: AnySplit) -> int:
+    """MACs of a training; a backward pass counts as two forward ones."""
+    steps = recipe.epochs * steps_per_epoch(split, recipe.batch_size)
+    return 3 * net.macs(channels) * recipe.batch_size * steps
+
+
+def compare_entry(found: Record, expected: Record, name: str) -> None:
+    """Raises ValueError where a result's entry of `name` is not what the journals tell."""
+    for key, value in expected.items():
+        if not _same(found[key], value):
+            raise ValueError(f"{name} {key} ".lstrip() + "is not what the journals tell")
+
+
+def _same(found: Any, expected: Any) -> bool:
+    """Equal, or floats that another version of SciPy may make of the same figures."""
+    if isinstance(expected, dict):
+        return found.keys() == expected.keys() and all(_same(found[k], expected[k]) for k in found)
+    if isinstance(expected, list | tuple):
+        return len(found) == len(expected) and all(map(_same, found, expected))
+    if isinstance(expected, float):
+        return math.isclose(found, expected, rel_tol=1e-9, abs_tol=1e-12)
+    return found == expected

@@ -1,0 +1,126 @@
+"""What a run's trainings share, and one network's training step, compiled for any seed."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from furs_jax.data.augment import normalise
+from furs_jax.data.batches import steps_per_epoch
+from furs_jax.data.dataset import AnySplit, Dataset
+from furs_jax.gates import Gates
+from furs_jax.networks.network import Network
+from furs_jax.objectives import Objective, Variables
+from furs_jax.objectives.cross_entropy import CrossEntropy
+from furs_jax.training.recipe import Recipe, dropout_schedule, make_optimizer
+from furs_jax.training.step import (
+    AXIS,
+    Apply,
+    Augmentation,
+    TrainState,
+    data_parallel,
+    make_train_step,
+)
+
+
+class Task(NamedTuple):
+    """What all trainings of a run share."""
+
+    net: Network
+    dataset: Dataset
+    devices: tuple[jax.Device, ...]
+    dtype: str  # of the computation
+    eval_batch_size: int
+    objective: type[Objective] = CrossEntropy  # of trainings that are not taught
+
+    def preprocess(self, images: jax.Array) -> jax.Array:
+        """uint8 images to normalised float32 ones."""
+        return normalise(images, self.dataset.mean, self.dataset.std)
+
+    def apply(self, channels: Sequence[int]) -> Apply:
+        """(variables, uint8 images, gates) -> logits of the network of `channels`."""
+        module = self.net.module(channels, dtype=self.dtype)
+
+        def apply(variables: Variables, images: jax.Array, gates: Gates) -> jax.Array:
+            return module.apply(variables, self.preprocess(images), gates)
+
+        return apply
+
+
+class Trainer(NamedTuple):
+    """A compiled training step of one network and recipe, for any seed."""
+
+    task: Task
+    channels: tuple[int, ...]
+    recipe: Recipe
+    split: AnySplit
+    init: Callable[[int], TrainState]
+    abstract: Callable[[], TrainState]  # shapes and dtypes of the state
+    step: Callable[[TrainState, dict], tuple[TrainState, dict]]
+    objective: Objective
+
+    @property
+    def steps(self) -> int:
+        """Of a whole training."""
+        return self.recipe.epochs * steps_per_epoch(self.split, self.recipe.batch_size)
+
+    def start(self, seed: int, state: TrainState | None = None) -> TrainState:
+        """The initial state of a seed, or a restored one, with what the objective keeps."""
+        module = self.task.net.module(self.channels)
+        extra = self.objective.init(jax.random.key(seed), module)
+        state = self.init(seed) if state is None else state
+        return state.replace(extra=extra)
+
+
+def make_trainer(
+    task: Task,
+    channels: Sequence[int],
+    recipe: Recipe,
+    split: AnySplit,
+    objective: Objective | None = None,
+) -> Trainer:
+    """Prepares to train the network of `channels` on `split`.
+
+    Args:
+      objective: by default the task's.
+    """
+    objective = objective or task.objective.of_recipe(recipe)
+    epoch_steps = steps_per_epoch(split, recipe.batch_size)
+    optimizer = make_optimizer(recipe, epoch_steps)
+    module = task.net.module(channels, dtype=task.dtype, axis_name=AXIS)
+    step = make_train_step(
+        module,
+        optimizer,
+        objective,
+        dropout_rates=dropout_schedule(recipe, epoch_steps, len(channels)),
+        preprocess=task.preprocess,
+        augmentation=Augmentation(recipe.crop_margin, recipe.flip),
+    )
+
+    def initial(seed: jax.Array) -> TrainState:
+        images = jnp.zeros((1, *task.net.image_shape))
+        variables = module.init(jax.random.key(seed), images)
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            seed=seed,
+            params=variables["params"],
+            batch_stats=variables.get("batch_stats", {}),
+            opt_state=optimizer.init(variables["params"]),
+        )
+
+    # Random numbers for many arrays compile slowly; on CPU this program, run once, was compiled
+    # five times as fast without optimisation.
+    on_cpu = task.devices[0].platform == "cpu"
+    options = {"xla_backend_optimization_level": 0} if on_cpu else None
+    init = jax.jit(initial, compiler_options=options)
+    return Trainer(
+        task=task,
+        channels=tuple(channels),
+        recipe=recipe,
+        split=split,
+        init=lambda seed: init(jnp.int32(seed)),
+        abstract=lambda: jax.eval_shape(initial, jnp.int32(0)),
+        step=data_parallel(step, task.devices, donate=True),
+        objective=objective,
+    )

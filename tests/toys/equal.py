@@ -1,0 +1,17 @@
+"""A method: every site as wide as any other, at the budget."""
+
+from furs_jax.errors import ConfigError
+from furs_jax.methods import Method
+from furs_jax.widths.budget import fit_to_budget
+
+
+class Equal(Method):
+    def check(self, options, net, dataset):
+        if len(net.channels) < 2:
+            raise ConfigError("a single site is equal to itself; take a deeper network")
+
+    def search(self, run):
+        equal = [max(run.start)] * len(run.start)
+        found = fit_to_budget(run.task.net, equal, run.budget, 1, cost=run.cost)
+        run.console.print(f"equal widths: {found}")
+        return found
