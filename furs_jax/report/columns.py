@@ -9,7 +9,7 @@ from furs_jax.networks.recorded import RecordedNetwork
 from furs_jax.report.style import NARROWER, NEUTRAL, WIDER
 
 if TYPE_CHECKING:
-    from furs_jax.networks import Network
+    from furs_jax.networks.network import Network
 
 MAX_COLUMNS = 20  # of bars side by side: more are unreadable on paper
 UNSEARCHED = "#D9D9D9"
