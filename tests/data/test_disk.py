@@ -22,6 +22,7 @@ from furs_jax.data.dataset import Dataset, Split
 from furs_jax.errors import ConfigError, DataError
 from furs_jax.networks.families.resnet import ResNet
 from furs_jax.networks.network import Network
+from furs_jax.options.parse import parse
 from furs_jax.training.evaluate import make_evaluator
 from furs_jax.training.recipe import check_recipe
 from furs_jax.training.trainer import Task
@@ -223,7 +224,7 @@ def test_the_input_s_speed_is_reported(tree, tmp_path, monkeypatch, capsys):
             "eval_batch_size": 12,
         }
     )
-    bench_input.bench(config, tmp_path / "w")
+    bench_input.bench(parse(config), tmp_path / "w")
     found = json.loads((tmp_path / "w" / "bench_input.json").read_text())
     assert found["training"]["images_per_second"] > 0
     assert "images per second" in capsys.readouterr().out

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import textwrap
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ import pytest
 
 from configs import digits
 from furs_jax.costs.macs import Macs
+from furs_jax.data import load_dataset
 from furs_jax.data.batches import evaluation_batches
 from furs_jax.data.dataset import Split
 from furs_jax.errors import ConfigError
@@ -25,9 +25,9 @@ from furs_jax.networks.families.plain import plain
 from furs_jax.networks.families.pyramidnet import pyramidnet
 from furs_jax.networks.families.resnet import cifar_resnet, imagenet_resnet
 from furs_jax.networks.network import Network
+from furs_jax.options.parse import parse
 from furs_jax.options.schema import PADDINGS
 from furs_jax.training.trainer import Task
-from tests import ROOT
 from tests.conftest import random_variables, tiny_densenet, tiny_mbconv
 from tests.furs.measured import measure, preprocess
 from tests.training.test_step import random_split
@@ -247,26 +247,17 @@ def test_drop_rates_remove_equal_macs_and_are_clipped():
     assert uneven[1] == pytest.approx(0.5 * 50.5 / 100)
 
 
-def _python_of_readme():
-    text = (ROOT / "README.md").read_text()
-    block = text.partition("## In Python\n")[2].partition("\nA *site*")[0]
-    return textwrap.dedent(block).partition("result = furs_jax.search")[0]
-
-
-def test_the_readme_s_call_is_the_run_s_own_measurement():
-    before, call, after = _python_of_readme().partition("furs = furs_jax.estimate_furs(")
-    names = {}
-    exec(before, names)
-    net, data = names["net"], names["data"]
-    names["variables"] = random_variables(net, net.channels)
-    exec(call + after, names)
-    assert names["channels"] != net.channels
-    assert net.macs(names["channels"]) <= net.macs(net.channels)
+def test_the_call_in_python_is_the_run_s_own_measurement():
+    data = load_dataset("digits")
+    net = get_network("resnet8_cifar", 0.25, 10, image_shape=data.image_shape)
+    variables = random_variables(net, net.channels)
+    batches = list(evaluation_batches(data.search, 64))
+    found = estimate_furs(net, net.channels, variables, batches, mean=data.mean, std=data.std)
     task = Task(net, data, tuple(jax.devices()), "float32", 64)
-    batches = search_batches(task, digits.get_config().furs)
-    estimate = make_task_estimate(task, digits.get_config().furs, net.channels)
-    own = estimate(names["variables"], batches, 1, 0)
-    for field, a, b in zip(own._fields, own, names["furs"], strict=True):
+    options = parse(digits.get_config()).furs
+    estimate = make_task_estimate(task, options, net.channels)
+    own = estimate(variables, search_batches(task, options), 1, 0)
+    for field, a, b in zip(own._fields, own, found, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-9, err_msg=field)
 
 

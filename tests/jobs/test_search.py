@@ -22,6 +22,7 @@ from furs_jax.errors import (
     StoppedError,
     WorkdirError,
 )
+from furs_jax.jobs import harness
 from furs_jax.jobs.dispatch import do
 from furs_jax.jobs.search import search
 from furs_jax.jobs.vectors import initial_network, start_vector
@@ -117,7 +118,7 @@ def test_a_run_s_files_agree_with_each_other(finished):
 
 def test_a_finished_run_answers_at_once(finished, monkeypatch, capsys):
     workdir, result, output = finished
-    monkeypatch.setattr(sys.modules["furs_jax.jobs.search"], "prepare", None)
+    monkeypatch.setattr(harness, "prepare", None)
     assert search(small_config(cpu_devices=2), workdir) == result
     table = capsys.readouterr().out.strip()
     assert "difference" in table
@@ -135,7 +136,7 @@ def test_another_config_s_workdir_is_refused(finished):
 def test_a_run_stores_absolute_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     opened = mock.Mock(side_effect=WorkdirError)
-    monkeypatch.setattr(sys.modules["furs_jax.jobs.search"], "Workdir", opened)
+    monkeypatch.setattr(harness, "Workdir", opened)
     config = small_config(**{"init_from": "c", "data.name": "idx:d"})
     with pytest.raises(WorkdirError):
         search(config, "w", quiet=True)
