@@ -212,13 +212,13 @@ def test_a_network_of_one_s_own_is_imported_where_it_is_named_alone(copy, tmp_pa
     assert found.predict(np.zeros((1, 8, 8, 1), np.uint8)).shape == (1, 10)
 
 
-def test_a_cost_of_one_s_own_is_not_imported_either(copy, tmp_path, monkeypatch):
-    """Though a budget that is counted in it tells the network's width."""
-    (tmp_path / "somebody_s_cost.py").write_text("raise SystemExit('executed')")
+def test_no_other_code_of_one_s_own_is_imported_either(copy, tmp_path, monkeypatch):
+    """A cost would be, since a budget that is counted in it tells the network's width."""
+    (tmp_path / "somebody_s_code.py").write_text("raise SystemExit('executed')")
     monkeypatch.syspath_prepend(tmp_path)
-    config = {**read_json(copy / "config.json")["config"], "cost": "somebody_s_cost:Watts"}
-    change(copy / "config.json", config=config)
-    with pytest.raises(ConfigError, match=r"load\('.*/w', cost='somebody_s_cost:Watts'\)"):
+    own = dict.fromkeys(("cost", "method", "objective"), "somebody_s_code:Mine")
+    change(copy / "config.json", config={**read_json(copy / "config.json")["config"], **own})
+    with pytest.raises(ConfigError, match=r"load\('.*/w', cost='somebody_s_code:Mine'\)"):
         furs_jax.load(copy)
     assert furs_jax.load(copy, cost="macs").channels == TRAINED["channels"]
 

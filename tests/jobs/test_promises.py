@@ -19,7 +19,6 @@ import jax
 import numpy as np
 import pytest
 
-import furs_jax
 from configs import digits
 from furs_jax.costs import Cost
 from furs_jax.data.dataset import AnySplit, Dataset
@@ -844,12 +843,3 @@ def test_a_run_s_files_hold_what_the_readme_says(recording, tmp_path, monkeypatc
         (name, seed) for name in ("original", "start", "searched") for seed in (0, 1)
     ]
     assert unseal((folder / "result.json").read_text()) == result
-
-
-def test_the_readme_s_search_in_python(recording, tmp_path, monkeypatch):
-    (line,) = (x.strip() for x in README.splitlines() if "furs_jax.search(config" in x)
-    monkeypatch.chdir(tmp_path)
-    names = {"furs_jax": furs_jax, "config": small()}
-    exec(line, names)
-    assert names["result"]["searched"]["channels"]
-    assert (tmp_path / "runs" / "mine" / "result.json").exists()
