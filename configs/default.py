@@ -17,7 +17,7 @@ from ml_collections import config_dict
 
 
 def training() -> ml_collections.ConfigDict:
-    """One training: the fields of `furs_jax.training.recipe.Recipe`."""
+    """One training: the fields of `furs_jax.options.schema.Recipe`."""
     return ml_collections.ConfigDict(
         {
             "epochs": 200,

@@ -18,7 +18,7 @@ from furs_jax.errors import (
     WorkdirBusyError,
     WorkdirError,
 )
-from furs_jax.machine.sealed import read_json, write_json
+from furs_jax.machine.sealed import read_json, read_text, write_json
 from furs_jax.options.parse import as_record, parse
 from furs_jax.run.folder import Workdir
 from furs_jax.run.journal import Journal
@@ -35,6 +35,24 @@ def test_a_line_cut_off_by_a_kill_is_dropped(tmp_path):
         assert records == [{"a": 1}, {"a": 2}][: whole[:end].count("\n")]
         journal.append({"a": 3})
         assert journal.read() == [*records, {"a": 3}]
+
+
+def test_a_line_is_added_without_reading_those_before(tmp_path, monkeypatch):
+    reads = []
+
+    def counted(path):
+        reads.append(path)
+        return read_text(path)
+
+    monkeypatch.setattr("furs_jax.run.journal.read_text", counted)
+    journal = Journal(tmp_path / "j.jsonl")
+    for value in range(20):
+        journal.append({"a": value})
+    assert reads == []
+    journal.path.write_text(journal.path.read_text()[:-1])  # cut off meanwhile
+    journal.append({"a": 20})
+    assert reads
+    assert [record["a"] for record in journal.read()] == [*range(19), 20]
 
 
 def test_unwanted_lines_are_dropped(tmp_path):
