@@ -17,7 +17,7 @@ from furs_jax.furs.steps import Rises
 from furs_jax.jobs import compare, prepare
 from furs_jax.methods import network_adjustment
 from furs_jax.training import evaluate, trainer
-from tests.jobs.test_search import small_config
+from tests.small_runs import small_config
 
 SIZES = {"train": 48, "search": 20, "test": 16}
 SHORT = {

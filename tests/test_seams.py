@@ -11,7 +11,7 @@ from furs_jax.options.parse import parse
 from furs_jax.training.evaluate import make_evaluator
 from furs_jax.training.loading import load_network
 from tests import ROOT
-from tests.jobs.test_search import small_config
+from tests.small_runs import small_config
 
 TOYS = [path for path in (ROOT / "tests" / "toys").glob("*.py") if path.stem != "__init__"]
 SHORT = {"train.epochs": 1, "final.train.epochs": 1, "final.seeds": 1, "search.rounds": 1}

@@ -8,7 +8,7 @@ from furs_jax.bench import headroom, retrain
 from furs_jax.errors import ConfigError
 from furs_jax.options.parse import parse
 from furs_jax.run.statistics import Interval, difference_interval
-from tests.jobs.test_search import small_config
+from tests.small_runs import small_config
 
 
 def test_the_fit_finds_the_slope_and_the_noise_within_sizes():

@@ -20,7 +20,7 @@ from furs_jax.networks.network import Network
 from furs_jax.options.parse import parse
 from furs_jax.training.trainer import make_trainer
 from furs_jax.widths.reallocate import reallocate
-from tests.jobs.test_search import small_config
+from tests.small_runs import small_config
 from tests.training.test_step import RECIPE, random_split, random_task
 
 SMALL = {"train.epochs": 1, "final.seeds": 2, "furs.images": 60}

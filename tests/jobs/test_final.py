@@ -15,8 +15,8 @@ from furs_jax.report.table4 import comparison
 from furs_jax.run.folder import Files
 from furs_jax.training.checkpoint import latest_step
 from furs_jax.widths.reallocate import reallocate
-from tests.jobs.test_search import small_config
 from tests.observed import Observer, everything, mark, short_config
+from tests.small_runs import small_config
 
 
 def test_the_original_teaches_the_searched_network(tmp_path):

@@ -16,7 +16,7 @@ from furs_jax.jobs import load as load_module
 from furs_jax.jobs.dispatch import do
 from furs_jax.machine.sealed import read_json, write_json
 from furs_jax.options.parse import parse
-from tests.jobs.test_search import small_config
+from tests.small_runs import small_config
 
 TRAINED = {
     "mode": "train",

@@ -1,6 +1,5 @@
-"""The whole loop on digits: files, resume, kills, refusals."""
+"""The whole loop on digits: files, resume, kills, what others take from a finished run."""
 
-import json
 import os
 import pathlib
 import random
@@ -12,63 +11,22 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from configs import digits
 from furs_jax.data import load_dataset
-from furs_jax.errors import (
-    BudgetError,
-    ConfigError,
-    DataError,
-    DivergedError,
-    StoppedError,
-    WorkdirError,
-)
+from furs_jax.errors import ConfigError, WorkdirError
 from furs_jax.jobs import harness
 from furs_jax.jobs.dispatch import do
 from furs_jax.jobs.search import search
 from furs_jax.jobs.vectors import initial_network, start_vector
 from furs_jax.machine.sealed import read_json
-from furs_jax.machine.stop import Stop
 from furs_jax.methods.network_adjustment import layers_in_round
 from furs_jax.options.parse import parse
 from furs_jax.run.context import derived_seed
 from furs_jax.widths.sites import choose_sites
 from tests import ROOT
+from tests.small_runs import EPOCHS, OPTIONS, content, small_config
 
 # They share a run and what it compiled.
 pytestmark = pytest.mark.xdist_group("search")
-
-EPOCHS = 8  # each checkpointed: a kill mostly falls between two of them
-OPTIONS = {
-    "network": "resnet8_cifar",
-    "width_multiplier": 0.25,
-    "train.epochs": EPOCHS,
-    "final.train.epochs": EPOCHS,
-    "final.seeds": 2,
-    "furs.draws": 2,
-    "furs.every_epochs": 3,
-    "search.rounds": 2,
-    "reallocate.num_layers": 2,
-    "reallocate.step": 0.5,
-    "checkpoint_seconds": 0.0,
-    "cpu_devices": 2,
-}
-
-
-def small_config(**changes):
-    config = digits.get_config()
-    # The tests' own process has its eight devices already.
-    config.update_from_flattened_dict({**OPTIONS, "cpu_devices": 0, **changes})
-    return config
-
-
-def content(workdir: pathlib.Path) -> dict:
-    """All that a run leaves behind, without its timings."""
-    files = {}
-    for name in ("metrics.jsonl", "rounds.jsonl", "finals.jsonl"):
-        records = [json.loads(line) for line in (workdir / name).read_text().splitlines()]
-        files[name] = [{k: v for k, v in r.items() if k != "seconds"} for r in records]
-    files["result.json"] = read_json(workdir / "result.json")
-    return files
 
 
 @pytest.fixture(scope="session")
@@ -146,64 +104,6 @@ def test_a_run_stores_absolute_paths(tmp_path, monkeypatch):
     assert config.init_from == "c"  # the caller's stays as it is
 
 
-def test_a_folder_that_is_no_run_s_is_refused(tmp_path):
-    (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(WorkdirError, match="no config.json"):
-        search(small_config(), tmp_path, quiet=True)
-    assert os.listdir(tmp_path) == ["thesis.tex"]
-
-
-@pytest.mark.parametrize(
-    ("changes", "error", "message"),
-    [
-        ({"network": "vgg"}, ConfigError, "unknown network 'vgg'"),
-        ({"padding": "zero"}, ConfigError, "padding=.zero. must be one of max, local"),
-        ({"data.name": "cifar"}, DataError, "unknown data set"),
-        ({"data.name": "idx:/nowhere"}, DataError, "is missing"),
-        ({"train.batch_size": 60}, ConfigError, "train.batch_size=60 .* give 56 or 64"),
-        ({"furs.batch_size": 4}, ConfigError, "furs.batch_size=4"),
-        ({"train.batch_size": 1200}, ConfigError, "more than the 1149 training images"),
-        ({"furs.metric": "f1"}, ConfigError, "furs.metric"),
-        ({"search.select": "first"}, ConfigError, "search.select"),
-        ({"search.rounds": 0}, ConfigError, "search.rounds=0"),
-        ({"dtype": "int8"}, ConfigError, "dtype='int8'"),
-        ({"reallocate.min_channels": 40}, BudgetError, "budget .* can't be met"),
-        ({"flops_budget": 100.0, "width_multiplier": 1.0}, BudgetError, "too small"),
-        (
-            {"flops_budget": 1e5},
-            ConfigError,
-            "must stay 1; it is 0.25 here: add --config.width_multiplier=1",
-        ),
-    ],
-)
-def test_bad_options_are_refused_before_anything_is_written(tmp_path, changes, error, message):
-    workdir = tmp_path / "w"
-    with pytest.raises(error, match=message):
-        search(small_config(**changes), workdir, quiet=True)
-    assert not workdir.exists()
-
-
-def test_a_nan_loss_says_where_and_keeps_the_run(tmp_path):
-    config = small_config(**{"train.learning_rate": 1e30})
-    with pytest.raises(DivergedError, match="round 1/2: the loss became .* epoch 1, step"):
-        search(config, tmp_path / "w", quiet=True)
-    assert (tmp_path / "w" / "config.json").exists()
-    assert not (tmp_path / "w" / "rounds.jsonl").exists()
-
-
-def test_a_budget_sets_the_original_s_uniform_width():
-    data = load_dataset("digits")
-    config = small_config(network="resnet20_cifar", width_multiplier=1.0, flops_budget=1.17e6)
-    cost, budget = initial_network(config, data)
-    net = cost.net
-    assert budget == 1_170_000
-    assert 0 <= budget - net.macs(net.channels) <= 0.001 * budget
-    base = net.channels[0]
-    stages = [net.channels[:6], net.channels[6:12], net.channels[12:]]
-    for factor, stage in zip((1, 2, 4), stages, strict=True):
-        assert all(abs(c - factor * base) <= 4 for c in stage)
-
-
 def test_layers_in_a_round_follow_the_schedule():
     options = small_config().reallocate
     options.num_layers, options.num_layers_decay = 6, 0.5
@@ -263,43 +163,6 @@ def _until(process: subprocess.Popen, start: str) -> str:
     return "".join(lines)
 
 
-def test_a_start_vector_is_brought_to_the_budget():
-    config = small_config()
-    cost, budget = initial_network(config, load_dataset("digits"))
-    net = cost.net
-    assert start_vector(config, cost, budget) == net.channels
-    config.channels = (2 * net.channels[0], *net.channels[1:])
-    start = start_vector(config, cost, budget)
-    assert start[0] > net.channels[0]
-    assert 0 <= budget - net.macs(start) <= 0.02 * budget
-    config.mode = "train"
-    assert start_vector(config, cost, budget) == config.channels
-    config.mode, config.channels = "search", (1,)
-    equal = start_vector(config, cost, budget)
-    assert max(equal) - min(equal) <= 2  # single channels fill up the budget
-    assert 0 <= budget - net.macs(equal) <= 0.02 * budget
-    for wrong in ((4, 4), (4, 4, 4, 4, 4, 0), (4.5,)):
-        config.channels = wrong
-        with pytest.raises(ConfigError, match="must be 6 widths, one for each site"):
-            start_vector(config, cost, budget)
-
-
-def test_a_run_whose_vector_has_changed_since_is_refused(tmp_path):
-    source = tmp_path / "vector.json"
-    config = small_config(
-        **{"channels_from": str(source), "mode": "train", "final.seeds": 1,
-           "final.train.epochs": 1, "cpu_devices": 0}
-    )  # fmt: skip
-    source.write_text(json.dumps({"trained": {"channels": [4, 5, 6, 7, 8, 9]}}))
-    stop = Stop()
-    stop.signal = signal.SIGTERM
-    with pytest.raises(StoppedError):
-        do(parse(config), tmp_path / "w", stop=stop)
-    source.write_text(json.dumps({"trained": {"channels": [9, 8, 7, 6, 5, 4]}}))
-    with pytest.raises(WorkdirError, match=r"began with channels \[4, 5, 6, 7, 8, 9\]"):
-        do(parse(config), tmp_path / "w")
-
-
 def test_a_checkpoint_is_evaluated_measured_and_trained_on(finished, tmp_path, capsys):
     workdir, result, _ = finished
     checkpoint = str(workdir / "checkpoints" / "final_searched_1")
@@ -352,36 +215,3 @@ def test_a_vector_is_taken_from_another_run_s_result(finished, tmp_path):
     config.channels_from, config.init_from = None, str(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="there is no such folder"):
         start_vector(config, cost, budget)
-
-
-def test_describe_of_a_missing_folder_shows_no_other_table(tmp_path):
-    config = small_config(mode="describe")
-    config.data.name = f"folder:{tmp_path}/nowhere"
-    with pytest.raises(DataError, match="nowhere should have the folders train and val"):
-        do(parse(config), None)
-
-
-def test_describe_needs_neither_data_nor_folder(tmp_path, capsys):
-    config = small_config(mode="describe")
-    config.data.name = f"idx:{tmp_path}"
-    do(parse(config), None)
-    printed = capsys.readouterr()
-    assert "for its usual images: 32x32x3" in printed.out
-    assert f"this is the table of other images: {tmp_path}/train-images" in printed.err
-    config.width_multiplier, config.flops_budget = 1.0, 1e6
-    do(parse(config), None)
-    (total,) = (x for x in capsys.readouterr().out.splitlines() if x.startswith("total"))
-    assert 0.999e6 <= int(total.split()[1].replace(",", "")) <= 1e6
-    do(parse(small_config(mode="describe")), None)
-    assert "brings" not in capsys.readouterr().out
-    do(parse(small_config(mode="describe", channels=(5,))), None)
-    output = capsys.readouterr().out
-    start = output.partition("to its budget: ")[2].partition(",")[0].split()
-    assert len(start) == 6
-    assert sum(map(int, start)) > 6 * 5
-    assert "stage3_block1_conv2" in output
-    assert "8x8x1" in output
-    with pytest.raises(ConfigError, match="mode='dream' must be one of search, train"):
-        do(parse(small_config(mode="dream")), None)
-    with pytest.raises(ConfigError, match="give the run's folder"):
-        do(parse(small_config()), None)

@@ -13,7 +13,7 @@ from furs_jax.machine.programs import CompileClock, release_programs
 from furs_jax.methods import network_adjustment
 from furs_jax.options.parse import parse
 from furs_jax.training.step import data_parallel
-from tests.jobs.test_search import small_config
+from tests.small_runs import small_config
 
 on_linux = pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="/proc is Linux's")
 

@@ -18,9 +18,9 @@ from furs_jax.run.lines import selected
 from furs_jax.training.checkpoint import latest_step
 from furs_jax.training.recipe import dropout_schedule
 from furs_jax.training.trainer import make_trainer
-from tests.jobs.test_search import content, small_config
 from tests.machine.test_memory import resources
 from tests.observed import SIZES, Observer, everything, short_config
+from tests.small_runs import content, small_config
 
 
 def test_patience_goes_back_to_the_best_network_with_half_the_step():

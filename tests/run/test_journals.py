@@ -21,7 +21,7 @@ from furs_jax.run.context import Run
 from furs_jax.run.folder import Workdir
 from furs_jax.run.phases import train_phase
 from furs_jax.training.checkpoint import Checkpoints
-from tests.jobs.test_search import small_config
+from tests.small_runs import small_config
 
 METHOD = network_adjustment.NetworkAdjustment()
 SCORES = {"loss": 0.5, "top1": 0.75, "top5": 1.0}
