@@ -7,7 +7,7 @@ SpatialDropout as the small change in channels. The drop in loss is measured by 
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -28,6 +28,7 @@ from furs_jax.furs.steps import (
     make_dropout_step,
     make_fisher_step,
 )
+from furs_jax.gates import Gates
 from furs_jax.machine import hosts
 from furs_jax.networks.memory import peak_bytes
 from furs_jax.networks.network import Network
@@ -127,7 +128,7 @@ def make_estimate(
     dtype: np.dtype | str = "float32",
     devices: Sequence[jax.Device] | None = None,
     **options: Any,
-) -> Callable[[Variables, Iterable[Batch], int, int], FURs]:
+) -> "Estimate":
     """`estimate_furs` of one network, compiled once: (variables, batches, num_layers, seed).
 
     Args:
@@ -146,50 +147,93 @@ def make_estimate(
     """
     estimator = Estimator(**options)
     estimator.check()
-    _, passes = estimator.passes
-    draws = estimator.most_draws
-    devices, channels = devices or jax.devices(), tuple(int(c) for c in channels)
-    local = len(devices) // hosts.count()
-    marginal = (cost or Macs(net)).marginals(channels)
-    rates = drop_rates(channels, marginal, estimator.base_drop_rate)
-    removed = rates * np.asarray(channels) * marginal
-    module = net.module(channels, dtype=dtype)
-    prepared = preprocessing(preprocess, mean, std, net.image_shape)
-    check = functools.partial(check_batch, net, preprocess is not None, mean is not None)
+    return Estimate(
+        estimator,
+        net,
+        tuple(int(c) for c in channels),
+        cost or Macs(net),
+        preprocessing(preprocess, mean, std, net.image_shape),
+        functools.partial(check_batch, net, preprocess is not None, mean is not None),
+        devices or jax.devices(),
+        dtype,
+        fan_out and net.fans_out,
+    )
 
-    def apply(variables, images, gates):
-        return module.apply(variables, prepared(images), gates)
 
-    fan_out = fan_out and net.fans_out
-    step = data_parallel(_make_step(apply, channels, estimator, fan_out), devices)
-    limits: dict[Any, int] = {}
+class Estimate:
+    """FURs of one network, by a program that is compiled once."""
 
-    def at_once(variables: Variables, batch: Batch) -> int:
-        image = jax.ShapeDtypeStruct((1, *batch["image"].shape[1:]), batch["image"].dtype)
-        if image not in limits:
-            needed = bytes_per_image(apply, variables, image, channels, estimator, fan_out)
-            limits[image] = local * _images_within(estimator.memory_gib, needed)
-        return limits[image]
+    def __init__(
+        self, estimator: Estimator, net: Network, channels: tuple[int, ...], cost: Cost,
+        preprocess: Callable, check: Callable[[Batch], Batch], devices: Sequence[jax.Device],
+        dtype: np.dtype | str, fan_out: bool,
+    ):  # fmt: skip
+        """See `make_estimate`; `check` returns a batch that can be used, or raises."""
+        self._estimator, self._channels, self._fan_out = estimator, channels, fan_out
+        self._check, self._devices = check, devices
+        marginal = cost.marginals(channels)
+        self._rates = drop_rates(channels, marginal, estimator.base_drop_rate)
+        self._removed = self._rates * np.asarray(channels) * marginal
+        module = net.module(channels, dtype=dtype)
 
-    def estimate(variables, batches, num_layers, seed) -> FURs:
+        def apply(variables: Variables, images: jax.Array, gates: Gates) -> jax.Array:
+            return module.apply(variables, preprocess(images), gates)
+
+        self._apply = apply
+        self._step = data_parallel(_make_step(apply, channels, estimator, fan_out), devices)
+        self._limits: dict[Any, int] = {}
+
+    def __call__(
+        self, variables: Variables, batches: Iterable[Batch], num_layers: int, seed: int
+    ) -> FURs:
+        """As of `estimate_furs`."""
+        estimator, (_, passes) = self._estimator, self._estimator.passes
+        draws = estimator.most_draws
         if passes > 1 and iter(batches) is batches:
             raise ConfigError(
                 f"{draws} draws read the batches {passes} times, and these can be read only once; "
                 f"give a list of them, or at most {_DRAWS_PER_PASS} draws"
             )
-        key = jax.random.fold_in(jax.random.key(seed), 0)
         found = Sums()
         for number in range(passes):
-            inputs = (variables, rates.astype(np.float32), key, np.int32(number))
-            parts = parts_within(map(check, batches), functools.partial(at_once, variables), local)
-            base, rise = _measure(step, inputs, (shard(part, len(devices)) for part in parts))
-            ratios = rise[METRICS.index(estimator.metric)] / removed[:, None]
+            inputs = self._inputs(variables, seed, number)
+            base, rise = _measure(self._step, inputs, self._parts(variables, batches))
+            ratios = rise[METRICS.index(estimator.metric)] / self._removed[:, None]
             found = found.plus(rise, ratios, len(range(number, draws, passes)) or 1)
             if estimator.draws == AUTO and decided(found, num_layers, draws):
                 break
-        return summary(base, found, rates, found.weight if draws else 0, num_layers)
+        return summary(base, found, self._rates, found.weight if draws else 0, num_layers)
 
-    return estimate
+    def compile(self, variables: Variables, batches: Iterable[Batch]) -> None:
+        """What a call would do first; of the variables only shapes and dtypes are looked at.
+
+        `batches` are begun to be read.
+        """
+        # What memory they take is traced with arrays.
+        zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), variables)
+        part = next(self._parts(zeros, batches))
+        self._step.lower(self._inputs(zeros, 0, 0), part).compile()
+
+    def _inputs(self, variables: Variables, seed: int, number: int) -> tuple:
+        key = jax.random.fold_in(jax.random.key(seed), 0)
+        return variables, self._rates.astype(np.float32), key, np.int32(number)
+
+    def _parts(self, variables: Variables, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The batches in parts that fit into memory, for all devices."""
+        local = len(self._devices) // hosts.count()
+
+        def at_once(batch: Batch) -> int:
+            image = jax.ShapeDtypeStruct((1, *batch["image"].shape[1:]), batch["image"].dtype)
+            if image not in self._limits:
+                needed = bytes_per_image(
+                    self._apply, variables, image, self._channels, self._estimator, self._fan_out
+                )
+                within = _images_within(self._estimator.memory_gib, needed)
+                self._limits[image] = local * within
+            return self._limits[image]
+
+        for part in parts_within(map(self._check, batches), at_once, local):
+            yield shard(part, len(self._devices))
 
 
 def _make_step(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from furs_jax.jobs.vectors import final_split, teacher_network
+from furs_jax.machine import hosts
 from furs_jax.machine.programs import release_programs
 from furs_jax.methods import Method, load_method
 from furs_jax.objectives import Objective
@@ -137,26 +138,31 @@ def train_seeds(
     options, net, test = run.options, run.task.net, run.task.dataset.test
     scores = [record for record in run.workdir.finals.read() if record["network"] == name]
     after_epoch = functools.partial(method.after_epoch, run)
-    trainer = None
-    evaluators: dict[tuple[int, ...], Callable] = {}
+    trainer, channels = None, tuple(channels)
+    evaluators = {channels: make_evaluator(run.task, channels)}
+    # Several hosts compile in the same order.
+    ahead = [lambda: evaluators[channels].compile(trainer.abstract().variables, test)]
+    ahead = ahead if hosts.count() == 1 else []
     for seed in range(len(scores), options.final.seeds):
         objective = objective_of(run, name, seed)
         if trainer is None:
             trainer = _trainer(run, channels, objective, init_from)
         trainer = trainer._replace(objective=objective)
-        state = _train(run, trainer, name, seed, after_epoch)
-        found, variables = method.finish(run, tuple(channels), state)
+        with run.clock.ahead(*ahead):
+            state = _train(run, trainer, name, seed, after_epoch)
+        ahead = []
+        found, variables = method.finish(run, channels, state)
         if found not in evaluators:
             evaluators[found] = make_evaluator(run.task, found)
-        pruned = {} if found == tuple(channels) else {"channels": list(found)}
+        pruned = {} if found == channels else {"channels": list(found)}
         figures = evaluators[found](variables, test)
         scores.append({"network": name, "seed": seed, **pruned, **figures})
         run.workdir.finals.append(scores[-1])
         run.console.final(_title(run, name, seed), scores[-1])
     release_programs()
-    channels = scores[-1].get("channels", list(channels))
+    channels = scores[-1].get("channels", channels)
     return {
-        "channels": channels,
+        "channels": list(channels),
         "macs": net.macs(channels),
         "params": net.params(channels),
         **run.cost.record(channels),

@@ -2,7 +2,9 @@
 
 import ctypes
 import gc
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import jax
@@ -27,25 +29,62 @@ def release_programs() -> None:
 
 
 class CompileClock:
-    """Seconds that JAX has spent tracing and compiling."""
+    """Seconds that JAX has spent tracing and compiling.
+
+    Attributes:
+      hidden: those of threads beside the one that made the clock, which did not wait for them.
+    """
 
     def __init__(self) -> None:
-        self._before = 0.0
+        self._before, self.hidden = 0.0, 0.0
         self._spans: list[tuple[float, float]] = []  # since `seconds` was read, apart and in order
+        self._beside: list[tuple[float, float]] = []  # of the thread beside, likewise
+        self._own = threading.get_ident()
 
     @property
     def seconds(self) -> float:
-        """To be read while nothing is being traced, which might enclose what is summed up here."""
-        self._before += sum(end - start for start, end in self._spans)
-        self._spans.clear()
+        """Waited for. Read it while nothing is traced, which might enclose what is summed up."""
+        self._before += _taken(self._spans)
         return self._before
 
     def __call__(self, event: str, start: float, end: float, **_: object) -> None:
         if event in _COMPILE_EVENTS:
-            # Functions traced within another are reported first, and lie within its time.
-            while self._spans and self._spans[-1][1] > start:
-                start = min(start, self._spans.pop()[0])
-            self._spans.append((start, end))
+            own = threading.get_ident() == self._own
+            _add(self._spans if own else self._beside, start, end)
+
+    @contextmanager
+    def ahead(self, *compilations: Callable[[], object]) -> Iterator[None]:
+        """Compiles in a thread while the context lasts, and waits for it at the end.
+
+        A compilation that fails is left for whoever calls the program, who will meet the error.
+        """
+
+        def work() -> None:
+            for compilation in compilations:
+                with suppress(Exception):
+                    compilation()
+
+        thread = threading.Thread(target=work, name="compile", daemon=True)
+        thread.start()
+        yield  # what ends by an exception does not wait
+        waited = time.monotonic()
+        thread.join()
+        waited = time.monotonic() - waited
+        self._before += waited
+        self.hidden += max(_taken(self._beside) - waited, 0.0)
+
+
+def _add(spans: list[tuple[float, float]], start: float, end: float) -> None:
+    # Functions traced within another are reported first, and lie within its time.
+    while spans and spans[-1][1] > start:
+        start = min(start, spans.pop()[0])
+    spans.append((start, end))
+
+
+def _taken(spans: list[tuple[float, float]]) -> float:
+    total = sum(end - start for start, end in spans)
+    spans.clear()
+    return total
 
 
 @contextmanager

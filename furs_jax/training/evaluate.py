@@ -1,11 +1,12 @@
 """Loss and accuracy of a network on a split."""
 
 import collections
+import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 
 from furs_jax.data.batches import evaluation_batches
-from furs_jax.data.dataset import AnySplit
+from furs_jax.data.dataset import AnySplit, Batch
 from furs_jax.errors import DivergedError
 from furs_jax.machine import hosts
 from furs_jax.objectives import Variables
@@ -13,21 +14,22 @@ from furs_jax.training.step import data_parallel, make_eval_step, shard
 from furs_jax.training.trainer import Task
 
 
-def make_evaluator(
-    task: Task, channels: Sequence[int]
-) -> Callable[[Variables, AnySplit], dict[str, float]]:
-    """A compiled evaluation of one network: (variables, split) -> loss, top1, top5 (shares).
+class Evaluator:
+    """Loss, top1 and top5 (shares) of one network, by a program that is compiled once."""
 
-    Where damaged images were skipped, also their number, "skipped". Raises DivergedError where the
-    loss is not finite.
-    """
-    step = data_parallel(make_eval_step(task.apply(channels)), task.devices)
+    def __init__(self, task: Task, channels: Sequence[int]):
+        self._task = task
+        self._step = data_parallel(make_eval_step(task.apply(channels)), task.devices)
 
-    def evaluate(variables: Variables, split: AnySplit) -> dict[str, float]:
+    def __call__(self, variables: Variables, split: AnySplit) -> dict[str, float]:
+        """Of all of a split; where damaged images were skipped, also their number, "skipped".
+
+        Raises:
+          DivergedError: the loss is not finite.
+        """
         total: collections.Counter = collections.Counter()
-        place = hosts.index(), hosts.count()
-        for batch in evaluation_batches(split, task.eval_batch_size, *place):
-            sums = step(variables, shard(batch, len(task.devices)))
+        for batch in self._batches(split):
+            sums = self._step(variables, batch)
             total.update({key: float(value) for key, value in sums.items()})
         scores = {key: total[key] / total["count"] for key in ("loss", "top1", "top5")}
         if not math.isfinite(scores["loss"]):
@@ -39,4 +41,17 @@ def make_evaluator(
         skipped = len(split.labels) - round(total["count"])
         return {**scores, "skipped": skipped} if skipped else scores
 
-    return evaluate
+    def compile(self, variables: Variables, split: AnySplit) -> None:
+        """What a call would do first; of the variables only shapes and dtypes are looked at."""
+        with contextlib.closing(self._batches(split)) as batches:
+            self._step.lower(variables, next(batches)).compile()
+
+    def _batches(self, split: AnySplit) -> Iterator[Batch]:
+        place = hosts.index(), hosts.count()
+        for batch in evaluation_batches(split, self._task.eval_batch_size, *place):
+            yield shard(batch, len(self._task.devices))
+
+
+def make_evaluator(task: Task, channels: Sequence[int]) -> Evaluator:
+    """The evaluation of the network of `channels`."""
+    return Evaluator(task, channels)
