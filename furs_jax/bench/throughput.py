@@ -17,7 +17,7 @@ from furs_jax.machine import hosts
 from furs_jax.machine.sealed import write_json
 from furs_jax.options.schema import Options
 from furs_jax.run.tables import format_table
-from furs_jax.training.step import AXIS, shard
+from furs_jax.training.step import AXIS, replicated, shard
 from furs_jax.training.trainer import Task, Trainer, make_trainer
 
 SECONDS = 5.0  # of each timing
@@ -91,7 +91,7 @@ def _by_device(task: Task) -> jax.sharding.Sharding:
 
 def _train(trainer: Trainer, batches: Iterable[Batch]) -> float:
     """Steps per second."""
-    state, pending = hosts.in_memory(trainer.init(0)), collections.deque()
+    state, pending = replicated(trainer.start(0), trainer.task.devices), collections.deque()
     start, done = 0.0, 0
     for number, batch in enumerate(batches):
         state, metrics = trainer.step(state, batch)

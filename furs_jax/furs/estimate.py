@@ -34,7 +34,7 @@ from furs_jax.networks.memory import peak_bytes
 from furs_jax.networks.network import Network
 from furs_jax.objectives import Batch, Variables
 from furs_jax.options.schema import AUTO, METRICS, check_option
-from furs_jax.training.step import data_parallel, shard
+from furs_jax.training.step import abstract, data_parallel, shard
 
 # Draws of one pass over the images: more are made in several passes, so that memory stays the same.
 _DRAWS_PER_PASS = 5
@@ -212,7 +212,8 @@ class Estimate:
         # What memory they take is traced with arrays.
         zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), variables)
         part = next(self._parts(zeros, batches))
-        self._step.lower(self._inputs(zeros, 0, 0), part).compile()
+        inputs = self._inputs(abstract(variables, self._devices), 0, 0)
+        self._step.lower(inputs, part).compile()
 
     def _inputs(self, variables: Variables, seed: int, number: int) -> tuple:
         key = jax.random.fold_in(jax.random.key(seed), 0)

@@ -169,14 +169,6 @@ def arrays_from_first(make: Callable[[], Tree], abstract: Tree) -> Tree:
     return multihost_utils.broadcast_one_to_all(tree)
 
 
-def in_memory(tree: Tree) -> Tree:
-    """With several processes, numpy copies of replicated arrays.
-
-    A pmap over several hosts can't be given arrays of one device to donate (JAX 0.10).
-    """
-    return tree if count() == 1 else jax.tree.map(np.asarray, tree)
-
-
 def total(number: int) -> int:
     """The sum over all processes."""
     if count() == 1:

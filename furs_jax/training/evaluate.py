@@ -10,7 +10,7 @@ from furs_jax.data.dataset import AnySplit, Batch
 from furs_jax.errors import DivergedError
 from furs_jax.machine import hosts
 from furs_jax.objectives import Variables
-from furs_jax.training.step import data_parallel, make_eval_step, shard
+from furs_jax.training.step import abstract, data_parallel, make_eval_step, shard
 from furs_jax.training.trainer import Task
 
 
@@ -44,7 +44,7 @@ class Evaluator:
     def compile(self, variables: Variables, split: AnySplit) -> None:
         """What a call would do first; of the variables only shapes and dtypes are looked at."""
         with contextlib.closing(self._batches(split)) as batches:
-            self._step.lower(variables, next(batches)).compile()
+            self._step.lower(abstract(variables, self._task.devices), next(batches)).compile()
 
     def _batches(self, split: AnySplit) -> Iterator[Batch]:
         place = hosts.index(), hosts.count()

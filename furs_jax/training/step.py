@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from furs_jax.data.augment import crop_and_flip
@@ -67,6 +68,37 @@ def data_parallel(
         devices=devices,
         donate_argnums=0 if donate else (),
     )
+
+
+def replicated(tree: Any, devices: Sequence[jax.Device]) -> Any:
+    """The arrays as a mapped step returns what is replicated.
+
+    A step that was compiled for its own results is not compiled again for what it begins with.
+
+    Args:
+      tree: of arrays, the same on all hosts.
+      devices: of all hosts.
+    """
+    sharding = replicated_sharding(devices)
+    if hosts.count() == 1:
+        return jax.device_put(tree, sharding)
+
+    def put(x: Any) -> jax.Array:
+        x = np.asarray(x)
+        return jax.make_array_from_callback(x.shape, sharding, lambda place: x[place])
+
+    return jax.tree.map(put, tree)
+
+
+def replicated_sharding(devices: Sequence[jax.Device]) -> jax.sharding.Sharding:
+    mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+
+def abstract(tree: Any, devices: Sequence[jax.Device]) -> Any:
+    """Shapes and dtypes of arrays that are `replicated`."""
+    sharding = replicated_sharding(devices)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
 
 def shard(batch: Batch, devices: int) -> Batch:

@@ -18,7 +18,7 @@ from furs_jax.machine import hosts
 from furs_jax.machine.stop import Stop
 from furs_jax.objectives import Variables
 from furs_jax.training.checkpoint import Checkpoints
-from furs_jax.training.step import TrainState, shard
+from furs_jax.training.step import TrainState, replicated, shard
 from furs_jax.training.trainer import Trainer
 
 Record = dict[str, Any]
@@ -157,9 +157,9 @@ def _epoch_record(epoch: int, steps: int, sums: Record, seconds: float) -> Recor
 def _restore(
     trainer: Trainer, seed: int, checkpoints: Checkpoints | None
 ) -> tuple[TrainState, Record]:
-    record = checkpoints.record() if checkpoints else None
+    record, devices = checkpoints.record() if checkpoints else None, trainer.task.devices
     if record is None:
-        return hosts.in_memory(trainer.start(seed)), {"epoch": 0, "step": 0, "seconds": 0.0}
+        return replicated(trainer.start(seed), devices), {"epoch": 0, "step": 0, "seconds": 0.0}
     _check_record(trainer, record, checkpoints.folder)
     state = checkpoints.restore(trainer.abstract())
     if name := _not_finite(state):  # earlier versions saved that
@@ -168,7 +168,7 @@ def _restore(
             f"diverged; {_WAY_ON}, in another --workdir"
         )
     kept = {key: value for key, value in record.items() if key != "channels"}
-    return hosts.in_memory(trainer.start(seed, state)), kept
+    return replicated(trainer.start(seed, state), devices), kept
 
 
 def _check_record(trainer: Trainer, record: Record, folder: pathlib.Path) -> None:

@@ -1,0 +1,103 @@
+"""Programs that are compiled in a thread: once, beside what is computed, and told apart."""
+
+import contextlib
+import threading
+
+import jax
+import pytest
+
+from furs_jax.data.batches import evaluation_batches
+from furs_jax.furs.estimate import make_estimate
+from furs_jax.machine.programs import CompileClock, compile_clock
+from furs_jax.training.evaluate import make_evaluator
+from furs_jax.training.step import shard
+from furs_jax.training.train import train
+from furs_jax.training.trainer import make_trainer
+from tests.training.test_step import RECIPE, random_split, random_task
+
+COMPILED = "/jax/core/compile/backend_compile_duration"
+STEP = "jit(_fun)"  # what JAX calls a mapped step
+
+
+@contextlib.contextmanager
+def compiled():
+    """The names of what is compiled meanwhile."""
+    names = []
+
+    def note(event, seconds, fun_name="", **_):
+        if event == COMPILED:
+            names.append(fun_name)
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(note)
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize("method", ["dropout", "fisher"])
+def test_what_was_compiled_ahead_is_not_compiled_again(tiny, devices, method):
+    task, split = random_task(tiny, devices), random_split(48)
+    trainer = make_trainer(task, tiny.channels, RECIPE, split)
+    evaluate = make_evaluator(task, tiny.channels)
+    estimate = make_estimate(
+        tiny, tiny.channels, preprocess=task.preprocess, devices=task.devices, method=method
+    )
+    batches = list(evaluation_batches(split, 16))
+    state = trainer.start(0)
+    with compile_clock() as clock:
+        before = clock.seconds
+
+        def compile_ahead():
+            variables = trainer.abstract().variables
+            evaluate.compile(variables, split)
+            estimate.compile(variables, batches)
+
+        with clock.ahead(compile_ahead):
+            batch = {"image": split.images[:16], "label": split.labels[:16]}
+            state, _ = trainer.step(state, shard(batch, devices))
+        assert clock.hidden > 0
+        assert clock.seconds >= before
+        with compiled() as programs:
+            evaluate(state.variables, split)
+            estimate(state.variables, batches, 1, 0)
+    assert STEP not in programs
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_a_training_s_step_is_compiled_once(tiny, devices, tmp_path):
+    """Whatever its state comes from: initial weights, the step before, a checkpoint."""
+    task = random_task(tiny, devices)
+    trainer = make_trainer(task, tiny.channels, RECIPE, random_split(48))
+
+    def stop(record):
+        raise KeyboardInterrupt
+
+    with compiled() as programs:
+        with pytest.raises(KeyboardInterrupt):
+            train(trainer, 0, tmp_path, on_epoch=lambda r: stop(r) if r["epoch"] == 2 else None)
+        train(trainer, 0, tmp_path)
+        train(trainer, 1)
+    assert programs.count(STEP) == 1
+
+
+def test_time_of_a_thread_beside_is_hidden_as_far_as_it_is_not_waited_for():
+    clock = CompileClock()
+    clock(COMPILED, 1.0, 3.0)
+
+    def beside():
+        clock(COMPILED, 10.0, 90.0)
+
+    with clock.ahead(beside):
+        pass
+    assert clock.seconds == pytest.approx(2.0, abs=0.5)
+    assert clock.hidden == pytest.approx(80.0, abs=0.5)
+    with clock.ahead(lambda: 1 / 0, beside):  # whoever calls the program will meet the error
+        pass
+    assert clock.hidden == pytest.approx(160.0, abs=1.0)
+
+
+def test_who_leaves_by_an_exception_waits_for_no_compilation():
+    clock, ended = CompileClock(), threading.Event()
+    with pytest.raises(KeyboardInterrupt), clock.ahead(ended.wait):
+        raise KeyboardInterrupt
+    ended.set()
