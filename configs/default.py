@@ -178,6 +178,9 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.padding = "max"  # residual sums of unequal widths: "max" or "local"
     config.dtype = "auto"  # of the computation: bfloat16 on TPU and GPU, float32 on CPU
     config.cpu_devices = 0  # JAX devices on CPU; 0: as measured best, see best_cpu_devices
+    # Programs that a training step is compiled as: "one", "two" (forward and backward pass; more
+    # memory) or "auto", on CPU two where that was measured faster. Results differ in last digits.
+    config.step_programs = "auto"
     config.eval_batch_size = 256  # images, over all devices; evaluation only
     # Save after an epoch when the last save is so long ago; within an epoch after a minute, too.
     config.checkpoint_seconds = 10.0

@@ -68,7 +68,8 @@ class Observer:
         self.rises = lambda sites, images: np.random.default_rng(0).normal(size=(sites, images))
         self._phase, self._recipe = None, None
         monkeypatch.setattr(prepare, "load_dataset", lambda *_: dataset())
-        for module in (trainer, evaluate, estimate, importance):
+        monkeypatch.setattr(trainer, "compiled", lambda *_: self._train)
+        for module in (evaluate, estimate, importance):
             monkeypatch.setattr(module, "data_parallel", self._data_parallel)
         for module in (network_adjustment, compare):
             monkeypatch.setattr(module, "train_phase", self._noting_phase(module.train_phase))
@@ -84,7 +85,6 @@ class Observer:
 
     def _data_parallel(self, step, devices=None, donate=False):
         return {
-            "train_step": self._train,
             "eval_step": self._evaluate,
             "dropout_step": self._furs,
             "fisher_step": self._furs,

@@ -73,7 +73,9 @@ def prepare(options: Options) -> Prepared:
     if options.mode == "furs":
         check_images(options.furs, dataset.search)
     dtype = resolve_dtype(options.dtype)
-    task = Task(net, dataset, devices, dtype, options.eval_batch_size, objective)
+    task = Task(
+        net, dataset, devices, dtype, options.eval_batch_size, objective, options.step_programs
+    )
     return Prepared(task, cost, budget, start)
 
 

@@ -28,6 +28,7 @@ from furs_jax.options.kinds import (
 )
 
 AUTO = "auto"
+ONE, TWO = "one", "two"  # programs of a training step
 LOAD, FRESH = "load", "fresh"
 MAX_RATE = 0.5  # of dropping a channel
 MAX_WIDTH = 64  # of networks, times the usual one
@@ -188,6 +189,7 @@ class Options:
     padding: str = _of(Choice(PADDINGS))
     dtype: str = _of(Choice(("auto", "float32", "bfloat16")))
     cpu_devices: int = _of(whole(0, 1024))
+    step_programs: str = _of(Choice((AUTO, ONE, TWO)))
     eval_batch_size: int = _of(_COUNT)
     checkpoint_seconds: float = _of(Number(0, 1e9))
     profile: str | None = _of(Either(Path()))

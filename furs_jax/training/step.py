@@ -2,9 +2,11 @@
 
 A step is a function (state or variables, batch) -> results on one device's part of the batch; all
 its outputs are summed or averaged over the axis "batch", so that they don't depend on the number
-of devices. `data_parallel` maps it over devices.
+of devices. `data_parallel` maps it over devices; `compiled` does it with the training step, whose
+two passes may be programs of their own.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -49,7 +51,10 @@ class Augmentation(NamedTuple):
 
 
 def data_parallel(
-    step: Callable, devices: Sequence[jax.Device] | None = None, donate: bool = False
+    step: Callable,
+    devices: Sequence[jax.Device] | None = None,
+    donate: bool = False,
+    shares: bool = False,
 ) -> Callable:
     """Maps step(replicated, batch) over devices: the only pmap in this package.
 
@@ -59,12 +64,14 @@ def data_parallel(
         that of one device.
       devices: by default all devices.
       donate: whether the first argument's buffers may be reused.
+      shares: whether step returns a pair, whose second is each device's own and is given as a
+        batch is.
     """
     return jax.pmap(
         step,
         axis_name=AXIS,
         in_axes=(None, 0),
-        out_axes=None,
+        out_axes=(None, 0) if shares else None,
         devices=devices,
         donate_argnums=0 if donate else (),
     )
@@ -138,6 +145,41 @@ def module_rngs(key: jax.Array) -> dict[str, jax.Array]:
     return {"dropout": dropout, "params": others}
 
 
+@dataclasses.dataclass(frozen=True)
+class TrainStep:
+    """One step of training on a batch, as two functions of one device's part of it.
+
+    Called, it is both: (state, batch) -> (state, metrics).
+    """
+
+    forward: Callable[[TrainState, Batch], tuple[tuple[dict, Any], Callable]]
+    backward: Callable[[tuple[TrainState, Any], Callable], TrainState]
+
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        (metrics, batch_stats), pull = self.forward(state, batch)
+        return self.backward((state, batch_stats), pull), metrics
+
+
+def compiled(step: TrainStep, devices: Sequence[jax.Device], two_programs: bool) -> Callable:
+    """(state, batch) -> (state, metrics) over devices; the state's buffers are reused.
+
+    Args:
+      two_programs: whether what the backward pass needs of the forward pass goes through memory.
+        In one program XLA computes it anew; on CPU, the whole trunk of residual sums within the
+        strided copies that gradients of weights are computed from.
+    """
+    if not two_programs:
+        return data_parallel(step, devices, donate=True)
+    forward = data_parallel(step.forward, devices, shares=True)
+    backward = data_parallel(step.backward, devices, donate=True)
+
+    def in_two(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        (metrics, batch_stats), pull = forward(state, batch)
+        return backward((state, batch_stats), pull), metrics
+
+    return in_two
+
+
 def make_train_step(
     module: Any,
     optimizer: optax.GradientTransformation,
@@ -145,7 +187,8 @@ def make_train_step(
     dropout_rates: Callable[[jax.Array], jax.Array],
     preprocess: Callable[[jax.Array], jax.Array],
     augmentation: Augmentation,
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    two_programs: bool = False,
+) -> TrainStep:
     """One step of training on a batch.
 
     Args:
@@ -155,15 +198,16 @@ def make_train_step(
       dropout_rates: step -> rates of the sites, shape (L,).
       preprocess: uint8 images to normalised ones.
       augmentation: applied after it.
+      two_programs: whether its two passes will be, so that what waits between them is chosen.
 
     Returns:
-      A function (state, batch) -> (state, {"loss" and the objective's metrics: means over the whole
-      batch}). Its randomness depends on the state's seed and step and on an image's place in the
-      batch; what the module or the objective draws, on the device, too.
+      (state, batch) -> (state, {"loss" and the objective's metrics: means over the whole batch}).
+      Its randomness depends on the state's seed and step and on an image's place in the batch; what
+      the module or the objective draws, on the device, too.
     """
     channels = module.channels
 
-    def train_step(state: TrainState, batch: Batch):
+    def forward(state: TrainState, batch: Batch):
         key = jax.random.fold_in(jax.random.key(state.seed), state.step)
         augment_key, noise_key = jax.random.split(key)
         images = preprocess(batch["image"])
@@ -179,14 +223,26 @@ def make_train_step(
             outcome = objective.loss(network, state.extra, given, device_key, state.step)
             return outcome.loss, outcome
 
-        grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
-        (loss, outcome), grads = grad_fn(state.params)
-        grads, metrics, batch_stats = jax.lax.pmean(
-            (grads, {"loss": loss, **outcome.metrics}, outcome.batch_stats), AXIS
-        )
-        return _updated(state, optimizer, grads, batch_stats), metrics
+        if two_programs:
+            loss_fn = jax.checkpoint(loss_fn, policy=_is_kept, prevent_cse=False)
+        loss, pull, outcome = jax.vjp(loss_fn, state.params, has_aux=True)
+        metrics = {"loss": loss, **outcome.metrics}
+        return jax.lax.pmean((metrics, outcome.batch_stats), AXIS), pull
 
-    return train_step
+    def backward(updated: tuple[TrainState, Any], pull: Callable) -> TrainState:
+        state, batch_stats = updated
+        (grads,) = pull(jnp.ones(()))
+        return _updated(state, optimizer, jax.lax.pmean(grads, AXIS), batch_stats)
+
+    return TrainStep(forward, backward)
+
+
+def _is_kept(primitive: Any, *_: Any, **__: Any) -> bool:
+    """Whether an operation's result may wait for the backward pass: not what only repeats another.
+
+    A quarter of what would be kept are the zeros that a ReLU passes back.
+    """
+    return primitive.name != "broadcast_in_dim"
 
 
 def _updated(

@@ -47,6 +47,7 @@ CHANGED = {
     "init_head": ("fresh", {"init_from": "checkpoint"}),
     "padding": ("local", {}),
     "dtype": ("bfloat16", {}),
+    "step_programs": ("two", {}),
     "cpu_devices": (8, {}),
     "eval_batch_size": (16, {}),
     "checkpoint_seconds": (5.0, {}),

@@ -1,5 +1,7 @@
 """The steps: one device against eight, dropout's statistics, augmentation."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,11 +11,12 @@ from furs_jax.data.dataset import Dataset, Split
 from furs_jax.errors import ConfigError
 from furs_jax.gates import dropout_gates, sample_noise
 from furs_jax.objectives import correct
+from furs_jax.training.distill import Distillation, Teacher
 from furs_jax.training.evaluate import make_evaluator
 from furs_jax.training.recipe import Recipe
 from furs_jax.training.step import check_batch_size, data_parallel, make_eval_step, shard
-from furs_jax.training.trainer import Task, make_trainer
-from tests.conftest import tiny_densenet, tiny_mbconv, tiny_network
+from furs_jax.training.trainer import Task, make_trainer, takes_two_programs
+from tests.conftest import random_variables, tiny_densenet, tiny_mbconv, tiny_network
 
 RECIPE = Recipe(
     epochs=2, batch_size=16, learning_rate=0.1, end_learning_rate=0.001, warmup_epochs=0.0,
@@ -133,3 +136,57 @@ def test_batch_sizes_that_do_not_divide_are_refused_with_a_choice():
         check_batch_size("train.batch_size", 100, 8)
     with pytest.raises(ConfigError, match="give 8"):
         check_batch_size("train.batch_size", 5, 8)
+
+
+def _trained(task, objective=None, steps=3):
+    trainer = make_trainer(task, task.net.channels, RECIPE, task.dataset.train, objective)
+    state = trainer.start(3)
+    for step in range(steps):
+        split = random_split(16, step)
+        batch = {"image": split.images, "label": split.labels}
+        state, metrics = trainer.step(state, shard(batch, len(task.devices)))
+    return state.params, state.batch_stats, metrics
+
+
+@pytest.mark.parametrize("build", [tiny_network, tiny_mbconv, tiny_densenet])
+def test_two_programs_train_as_one(build):
+    """Forward and backward pass apart, on one device and on eight."""
+    net = build()
+    whole = _trained(random_task(net, 1)._replace(step_programs="one"))
+    for devices in (1, 8):
+        apart = _trained(random_task(net, devices)._replace(step_programs="two"))
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5), whole, apart
+        )
+
+
+def test_a_student_is_taught_in_two_programs_as_in_one(tiny):
+    task = random_task(tiny, 2)
+    module = tiny.module(tiny.channels)
+    teacher = Teacher(module, random_variables(tiny, tiny.channels, 5), 0.7, 4.0)
+    found = [
+        _trained(task._replace(step_programs=how), Distillation(0.1, teacher))
+        for how in ("one", "two")
+    ]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5), *found)
+
+
+def test_a_step_is_two_programs_on_cpu_where_activations_are_large(tiny):
+    task = random_task(tiny, 2)
+    layers = tiny.layers(tiny.channels)
+    image = 4 * sum(layer.height * layer.width * layer.outputs for layer in layers)
+    least = -(-10 * 2**20 // image)  # images on a device
+    for size, devices, dtype, expected in (
+        (2 * least, 2, "float32", True),
+        (2 * least - 2, 2, "float32", False),
+        (least, 1, "float32", True),
+        (least, 1, "bfloat16", False),
+    ):
+        given = task._replace(devices=task.devices[:devices], dtype=dtype)
+        assert takes_two_programs(given, tiny.channels, size) == expected
+        for how in ("one", "two"):
+            forced = given._replace(step_programs=how)
+            assert takes_two_programs(forced, tiny.channels, size) == (how == "two")
+    gpu = types.SimpleNamespace(platform="gpu")
+    assert not takes_two_programs(task._replace(devices=(gpu,)), tiny.channels, 10 * least)
+    assert random_task(tiny, 1).step_programs == "auto"

@@ -68,6 +68,21 @@ def test_a_stopped_training_ends_as_one_never_stopped(trainer, tmp_path):
         assert {**found, "seconds": 0} == {**record, "seconds": 0}
 
 
+def test_a_training_in_two_programs_resumes_to_the_bit(tiny, tmp_path):
+    task = random_task(tiny, 2)._replace(step_programs="two")
+    trainer = make_trainer(task, tiny.channels, RECIPE, task.dataset.train)
+    whole, _ = train(trainer, 5)
+    stop = Stop()
+
+    def ask(done):
+        stop.signal = signal.SIGTERM if done == 4 else stop.signal
+
+    with pytest.raises(StoppedError):
+        train(trainer, 5, tmp_path, 1e9, on_step=ask, stop=stop)
+    resumed, _ = train(trainer, 5, tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, whole, resumed)
+
+
 def test_a_signal_before_the_first_step_is_done_saves_nothing_and_does_not_wait(trainer, tmp_path):
     for last, message in ((1, "nothing but the work in progress is lost"), (2, "after step 2")):
         stop, done = Stop(), []
