@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from furs_jax.gates import Gates, fit_width, gate, match_streams
+from furs_jax.networks.depthwise import depthwise_convolution
 from furs_jax.networks.layers import Layer
 
 CIFAR, IMAGENET = (32, 32, 3), (224, 224, 3)  # shapes of images
@@ -23,6 +24,10 @@ class Conv(NamedTuple):
     stride: int = 1
     site: int | None = None
     groups: int = 1
+
+    @property
+    def depthwise(self) -> bool:
+        return self.groups == self.inputs == self.outputs
 
     def layer(self, size: tuple[int, int], extra: int | None = None) -> Layer:
         """Its row of the layer table, for an input of `size` (height, width)."""
@@ -55,6 +60,7 @@ def convolution(conv: Conv, dtype: Any, name: str) -> nn.Conv:
         feature_group_count=conv.groups,
         use_bias=False,
         dtype=dtype,
+        conv_general_dilated=depthwise_convolution if conv.depthwise else None,
         # An input reaches the outputs of its own group only.
         kernel_init=nn.initializers.variance_scaling(2.0 * conv.groups, "fan_out", "normal"),
         name=name,

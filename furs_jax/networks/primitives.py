@@ -45,8 +45,12 @@ def follow(jaxpr: Any, inputs: Sequence[Value], graph: Graph) -> list[Value]:
     for equation in jaxpr.eqns:
         operands = [of(variable) for variable in equation.invars]
         inner = inner_jaxprs(equation)
-        if equation.primitive.name in _CALLS and len(inner[0].invars) == len(operands):
-            results = follow(inner[0], operands, graph)
+        # With a single computation inside a condition chooses by platform: see `inner_jaxprs`.
+        chosen = equation.primitive.name == "cond" and len(inner) == 1
+        given = operands[1:] if chosen else operands
+        called = chosen or equation.primitive.name in _CALLS
+        if called and len(inner[0].invars) == len(given):
+            results = follow(inner[0], given, graph)
         else:
             graph.see(*(nodes for operand in operands for nodes in operand.axes))
             results = _results(equation, operands, graph)
