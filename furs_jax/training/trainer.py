@@ -25,7 +25,8 @@ from furs_jax.training.step import (
 )
 
 # MiB of convolutions' outputs on a CPU device. In turn, one core, time as one program over time as
-# two: 0.8 to 1.0 below (2.9 to 8.1 MiB), 0.9 to 1.3 at 11.5, 1.07 to 1.41 from 12.7 to 101.
+# two: 0.8 to 1.0 below (2.9 to 8.1 MiB), 0.9 to 1.3 at 11.5, 1.0 to 1.41 from 12.4 to 101; measured
+# before depthwise convolutions were shifted products.
 _TWO_FROM = 10
 
 
