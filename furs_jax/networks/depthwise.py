@@ -87,7 +87,9 @@ def _grouped(
 def _grouped_gradients(
     x: jax.Array, kernel: jax.Array, dy: jax.Array, strides: Pair, padding: tuple[Pair, Pair]
 ) -> tuple[jax.Array, jax.Array]:
-    return jax.vjp(lambda x, kernel: _grouped(x, kernel, strides, padding), x, kernel)[1](dy)
+    by_x = jax.linear_transpose(lambda x: _grouped(x, kernel, strides, padding), x)
+    by_kernel = jax.linear_transpose(lambda kernel: _grouped(x, kernel, strides, padding), kernel)
+    return *by_x(dy), *by_kernel(dy)
 
 
 class _Axis(NamedTuple):
