@@ -2,10 +2,12 @@
 
 import collections
 import contextlib
+import functools
 import itertools
 import pathlib
+import statistics
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -15,12 +17,14 @@ from furs_jax.data.batches import Batch, training_batches
 from furs_jax.jobs.prepare import prepare
 from furs_jax.machine import hosts
 from furs_jax.machine.sealed import write_json
-from furs_jax.options.schema import Options
+from furs_jax.objectives import Variables
+from furs_jax.options.schema import ONE, TWO, Options
 from furs_jax.run.tables import format_table
-from furs_jax.training.step import AXIS, replicated, shard
-from furs_jax.training.trainer import Task, Trainer, make_trainer
+from furs_jax.training.step import AXIS, data_parallel, replicated, shard
+from furs_jax.training.trainer import Task, Trainer, make_trainer, takes_two_programs
 
 SECONDS = 5.0  # of each timing
+_TURNS = 3
 _IN_FLIGHT = 8
 # MACs/s in bfloat16, dense, of what JAX calls a device: half of the FLOP/s in the makers' data
 # sheets (cloud.google.com/tpu/docs, of a core for v2 and v3; nvidia.com, of SXM where not said).
@@ -42,20 +46,37 @@ PEAKS = {
 class TrainRate(NamedTuple):
     """Of all devices together, but for the peak memory."""
 
-    step: float  # images/s of the training step, its batch on the device
+    forward: float  # images/s of the forward pass as in evaluation, its batch on the device
+    one: float  # images/s of the training step as one program, likewise
+    two: float  # and as two, see `furs_jax.training.step.compiled`
+    programs: str  # "one" or "two": which of them a run takes
     pipeline: float  # images/s of the input alone
     together: float  # images/s of training
     macs_per_second: float  # of the step; a backward pass counts as two forward ones
     share_of_peak: float | None  # None: the device's peak is not known
     peak_bytes: int | None  # of the first device's memory; None: it doesn't tell
 
+    @property
+    def step(self) -> float:
+        """images/s of the step that a run takes."""
+        return self.two if self.programs == TWO else self.one
+
 
 def bench(options: Options, workdir: str) -> TrainRate:
-    """Times the first round's training step alone, its input alone, and both together."""
+    """Times the first round's training step alone, its input alone, and both together.
+
+    The forward pass and both forms of the step take turns, so that other work on the machine meets
+    all alike.
+    """
     prepared = prepare(options)
     task, channels = prepared.task, prepared.start
     split, batch_size = task.dataset.train, options.train.batch_size
-    trainer = make_trainer(task, channels, options.train, split)
+    variants = {
+        how: make_trainer(task._replace(step_programs=how), channels, options.train, split)
+        for how in (ONE, TWO)
+    }
+    programs = TWO if takes_two_programs(task, channels, batch_size) else ONE
+    trainer = variants[programs]
     place = hosts.index(), hosts.count()
 
     def batches() -> Iterator[Batch]:
@@ -63,15 +84,28 @@ def bench(options: Options, workdir: str) -> TrainRate:
 
     with contextlib.closing(batches()) as some:
         resident = jax.device_put(_shares(trainer, next(some)), _by_device(task))
-    step = _train(trainer, itertools.repeat(resident)) * batch_size
+    turns: dict[str, list[float]] = {"forward": [], ONE: [], TWO: []}
+    forward = _forward(trainer)
+    for _ in range(_TURNS):
+        turns["forward"].append(_rate(forward, itertools.repeat(resident), SECONDS / _TURNS))
+        for how, variant in variants.items():
+            rate = _train(variant, itertools.repeat(resident), SECONDS / _TURNS)
+            turns[how].append(rate)
+    alone = {name: statistics.median(rates) * batch_size for name, rates in turns.items()}
     with contextlib.closing(batches()) as some:
         pipeline = _consume(some) * batch_size
     with contextlib.closing(batches()) as some:
         together = _train(trainer, (_shares(trainer, batch) for batch in some)) * batch_size
-    macs = 3 * task.net.macs(channels) * step
-    memory = task.devices[0].memory_stats() or {}
+    macs = 3 * task.net.macs(channels) * alone[programs]
+    memory = (task.devices[0].memory_stats() or {}).get("peak_bytes_in_use")
     rate = TrainRate(
-        step, pipeline, together, macs, _share(macs, task), memory.get("peak_bytes_in_use")
+        **alone,
+        programs=programs,
+        pipeline=pipeline,
+        together=together,
+        macs_per_second=macs,
+        share_of_peak=_share(macs, task),
+        peak_bytes=memory,
     )
     _report(rate, trainer, pathlib.Path(workdir).expanduser())
     return rate
@@ -89,13 +123,39 @@ def _by_device(task: Task) -> jax.sharding.Sharding:
     return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
 
 
-def _train(trainer: Trainer, batches: Iterable[Batch]) -> float:
+def _train(trainer: Trainer, batches: Iterable[Batch], seconds: float | None = None) -> float:
     """Steps per second."""
-    state, pending = replicated(trainer.start(0), trainer.task.devices), collections.deque()
+    state = replicated(trainer.start(0), trainer.task.devices)
+
+    def step(batch: Batch) -> jax.Array:
+        nonlocal state
+        state, metrics = trainer.step(state, batch)
+        return metrics["loss"]
+
+    return _rate(step, batches, seconds)
+
+
+def _forward(trainer: Trainer) -> Callable[[Batch], jax.Array]:
+    """The network's forward pass in evaluation, its logits summed up."""
+    task = trainer.task
+    apply = task.apply(trainer.channels)
+
+    def forward(variables: Variables, batch: Batch) -> jax.Array:
+        return jax.lax.psum(apply(variables, batch["image"], None).sum(), AXIS)
+
+    variables = replicated(trainer.start(0).variables, task.devices)
+    return functools.partial(data_parallel(forward, task.devices), variables)
+
+
+def _rate(
+    step: Callable[[Batch], jax.Array], batches: Iterable[Batch], seconds: float | None = None
+) -> float:
+    """Calls per second, over `seconds` and the time of those in flight; the first is left out."""
+    pending: collections.deque[jax.Array] = collections.deque()
+    seconds = SECONDS if seconds is None else seconds
     start, done = 0.0, 0
     for number, batch in enumerate(batches):
-        state, metrics = trainer.step(state, batch)
-        pending.append(metrics["loss"])
+        pending.append(step(batch))
         if len(pending) > _IN_FLIGHT or number == 0:
             jax.block_until_ready(pending.popleft())
             now = time.perf_counter()
@@ -103,9 +163,9 @@ def _train(trainer: Trainer, batches: Iterable[Batch]) -> float:
                 start = now  # compiled
                 continue
             done += 1
-            if now - start >= SECONDS:
+            if now - start >= seconds:
                 break
-    jax.block_until_ready(state)
+    jax.block_until_ready(pending)
     return (done + len(pending)) / (time.perf_counter() - start)
 
 
@@ -144,7 +204,9 @@ def _report(rate: TrainRate, trainer: Trainer, folder: pathlib.Path) -> None:
     task, size = trainer.task, trainer.recipe.batch_size
     share, memory = rate.share_of_peak, rate.peak_bytes
     rows = [
-        ("step, batch on the device", f"{rate.step:,.1f} images/s"),
+        ("forward, batch on the device", f"{rate.forward:,.1f} images/s"),
+        ("step as one program", f"{rate.one:,.1f} images/s"),
+        ("step as two programs", f"{rate.two:,.1f} images/s"),
         ("input alone", f"{rate.pipeline:,.1f} images/s"),
         ("both together", f"{rate.together:,.1f} images/s"),
         ("step", f"{rate.macs_per_second:.3g} MACs/s"),
@@ -152,15 +214,18 @@ def _report(rate: TrainRate, trainer: Trainer, folder: pathlib.Path) -> None:
         ("peak memory", "unknown" if memory is None else f"{memory / 2**30:.2f} GiB"),
     ]
     print(format_table(("training", "measured"), rows))
+    programs = "one program" if rate.programs == ONE else "two programs"
     print(
-        f"{in_words(rate)}\n{task.net.name}, batches of {size} images of {task.dataset.name}, "
-        f"{task.dtype}, {len(task.devices)} x {task.devices[0].device_kind}; {SECONDS:g} s each"
+        f"{in_words(rate)}\nA run takes the step as {programs}.\n"
+        f"{task.net.name}, batches of {size} images of {task.dataset.name}, {task.dtype}, "
+        f"{len(task.devices)} x {task.devices[0].device_kind}; {SECONDS:g} s each"
     )
     folder.mkdir(parents=True, exist_ok=True)
     write_json(
         folder / "bench_train.json",
         {
             **rate._asdict(),
+            "step": rate.step,
             "bound": in_words(rate).partition(":")[0],
             "batch_size": size,
             "dtype": task.dtype,

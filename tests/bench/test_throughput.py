@@ -23,16 +23,20 @@ def test_the_step_the_input_and_both_are_timed(tmp_path, monkeypatch, capsys):
     assert {field: record[field] for field in TrainRate._fields} == rate._asdict()
     net = get_network("resnet8_cifar", 0.25, 10, image_shape=(8, 8, 1))
     assert rate.macs_per_second == pytest.approx(3 * net.macs(net.channels) * rate.step)
-    assert min(rate.step, rate.pipeline, rate.together) > 0
+    assert min(rate.forward, rate.one, rate.two, rate.pipeline, rate.together) > 0
+    assert rate.programs == "one"  # of few activations
+    assert record["step"] == rate.step == rate.one
+    assert rate._replace(programs="two").step == rate.two
     assert rate.share_of_peak is None  # of a CPU
     output = capsys.readouterr().out
     assert "unknown" in output
     assert record["bound"] in ("input-bound", "compute-bound")
     assert f"\n{record['bound']}: " in output
+    assert "\nA run takes the step as one program.\n" in output
 
 
 def test_what_training_waits_for():
-    rate = TrainRate(100.0, 50.0, 45.0, 1e9, None, None)
+    rate = TrainRate(300.0, 100.0, 90.0, "one", 50.0, 45.0, 1e9, None, None)
     assert "input-bound: the devices could train 2.0 times" in in_words(rate)
     assert "compute-bound: the input could give 3.0" in in_words(rate._replace(pipeline=300.0))
     # The longer name first, where one begins with the other.

@@ -2,15 +2,20 @@
 
 import types
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import Var
 
+from furs_jax import gates as gates_module
 from furs_jax.data.dataset import Dataset, Split
 from furs_jax.errors import ConfigError
 from furs_jax.gates import dropout_gates, sample_noise
-from furs_jax.objectives import correct
+from furs_jax.networks.network import Network
+from furs_jax.objectives import Objective, Outcome, correct, image_losses
+from furs_jax.training import step as step_module
 from furs_jax.training.distill import Distillation, Teacher
 from furs_jax.training.evaluate import make_evaluator
 from furs_jax.training.recipe import Recipe
@@ -190,3 +195,63 @@ def test_a_step_is_two_programs_on_cpu_where_activations_are_large(tiny):
     gpu = types.SimpleNamespace(platform="gpu")
     assert not takes_two_programs(task._replace(devices=(gpu,)), tiny.channels, 10 * least)
     assert random_task(tiny, 1).step_programs == "auto"
+
+
+class Draws(nn.Module):
+    """Draws in training, on each device its own."""
+
+    channels: tuple[int, ...] = (4,)
+
+    @nn.compact
+    def __call__(self, images, gates=None, train=False):
+        x = gates_module.gate(nn.relu(nn.Conv(self.channels[0], (3, 3))(images)), gates, 0)
+        x = nn.Dropout(0.5, deterministic=not train)(x)
+        return nn.Dense(10)(x.mean(axis=(1, 2)))
+
+
+class Twice(Objective):
+    """Applies the network with gates of its own, too, keeps an array, and tells a metric."""
+
+    def init(self, key, module):
+        return jnp.float32(0.25)
+
+    def loss(self, network, extra, batch, key, step):
+        losses = []
+        for gates in (batch["gates"], [1.0 + jax.random.normal(key, (1, 1, 1, 4))]):
+            logits, batch_stats = network(gates)
+            losses.append(image_losses(logits, batch["label"]).mean())
+        return Outcome(losses[0] + extra * losses[1], {"second": losses[1]}, batch_stats)
+
+
+def test_what_a_module_and_an_objective_draw_is_the_same_in_two_programs():
+    net, results = Network.from_module(Draws(), (8, 8, 1)), []
+    for how in ("one", "two"):
+        results.append(_trained(random_task(net, 2)._replace(step_programs=how), Twice(), 2))
+        assert set(results[-1][-1]) == {"loss", "second"}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *results)
+
+
+def test_the_backward_pass_is_a_program_of_its_own_and_is_given_no_zeros(tiny, monkeypatch):
+    programs = {}
+
+    def observed(step, devices, **options):
+        programs[step.__name__] = step
+        return data_parallel(step, devices, **options)
+
+    monkeypatch.setattr(step_module, "data_parallel", observed)
+    task = random_task(tiny, 1)._replace(step_programs="two")
+    trainer = make_trainer(task, tiny.channels, RECIPE, task.dataset.train)
+    assert list(programs) == ["forward", "backward"]
+    batch = {"image": np.zeros((4, 8, 8, 1), np.uint8), "label": np.zeros(4, np.int32)}
+    forward = jax.make_jaxpr(programs["forward"], axis_env=[("batch", 1)])
+    traced = forward(trainer.abstract(), batch).jaxpr
+    sizes = ((4, 8), (4, 4))
+    kept = [v for v in traced.outvars if isinstance(v, Var) and v.aval.shape[:2] in sizes]
+    repeated = [
+        v
+        for equation in traced.eqns
+        if equation.primitive.name == "broadcast_in_dim"
+        for v in equation.outvars
+    ]
+    assert len(kept) > 8  # activations
+    assert not set(kept) & set(repeated)
