@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import functools
 import json
+import numbers
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, get_type_hints
 
@@ -44,9 +45,22 @@ def _typed(of: type, values: Mapping[str, Any]) -> Any:
     hints = get_type_hints(of)
     return of(
         **{
-            name: _typed(hints[name], value) if dataclasses.is_dataclass(hints[name]) else value
+            name: _typed(hints[name], value)
+            if dataclasses.is_dataclass(hints[name])
+            else _plain(value)
             for name, value in values.items()
         }
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Python's own numbers in place of NumPy's, which JSON can't hold."""
+    if isinstance(value, tuple | list):
+        return tuple(map(_plain, value))
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return int(value)
+    return (
+        float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else value
     )
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 
+import numpy as np
 import pytest
 from absl import flags
 
@@ -292,3 +293,15 @@ def test_a_benchmark_s_mode_is_its_own():
         options.check(config)
         with pytest.raises(ConfigError, match=f"mode='{mode}' must be one of search, train, eva"):
             do(parse(config), None)
+
+
+def test_numbers_of_numpy_become_python_s_which_json_holds():
+    config = default.get_config()
+    with config.ignore_type():
+        config.channels = tuple(np.array([4, 8, 8]))
+        config.seed, config.train.epochs = np.int64(3), np.int32(2)
+        config.train.learning_rate, config.train.flip = np.float32(0.5), True
+    found = options.parse(config)
+    assert (found.channels, found.seed, found.train.epochs) == ((4, 8, 8), 3, 2)
+    assert (found.train.learning_rate, found.train.flip) == (0.5, True)
+    assert options.as_record(found)["channels"] == [4, 8, 8]
