@@ -40,8 +40,13 @@ def imported(name: str, option: str) -> Any:
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{option}={name!r} can't be imported: {error}") from error
+    except Exception as error:  # whatever a module of one's own raises
+        usual = isinstance(error, ImportError | AttributeError)
+        told = f"{error}" if usual else f"{type(error).__name__}: {error}"
+        raise ConfigError(
+            f"{option}={name!r} can't be imported: {told}; give my_package.my_module:MyClass of "
+            "what is installed or lies in the folder that you call from"
+        ) from error
 
 
 def behind(found: Any, seam: type, name: str) -> Any:
@@ -51,5 +56,8 @@ def behind(found: Any, seam: type, name: str) -> Any:
       ConfigError: it is something else; `name` says what the user gave.
     """
     if not (isinstance(found, type) and issubclass(found, seam)):
-        raise ConfigError(f"{name} is no subclass of {seam.__module__}.{seam.__name__}")
+        raise ConfigError(
+            f"{name} is no subclass of {seam.__module__}.{seam.__name__}: derive it from that "
+            "(docs/ARCHITECTURE.md, 'The three seams')"
+        )
     return found

@@ -8,7 +8,7 @@ from furs_jax.errors import ConfigError
 from furs_jax.jobs.prepare import prepare
 from furs_jax.jobs.search import search
 from furs_jax.options.parse import parse
-from furs_jax.training.evaluate import make_evaluator
+from furs_jax.training.evaluate import Evaluator
 from furs_jax.training.loading import load_network
 from tests import ROOT
 from tests.small_runs import small_config
@@ -37,7 +37,7 @@ def test_a_method_a_cost_an_objective_and_a_network_of_one_file_each_work_togeth
     }
     result, folder = found(tmp_path, **options)
     cost = sum(c**1.5 for c in (6, 8, 10))
-    assert (result["method"], result["unit"]) == (options["method"], "channels")
+    assert (result["method"], result["original"]["unit"]) == (options["method"], "channels")
     assert result["budget"] == result["original"]["cost"] == pytest.approx(cost)
     widths = result["searched"]["channels"]
     assert widths != [6, 8, 10]
@@ -78,7 +78,7 @@ def test_a_method_may_prune_while_a_network_trains(tmp_path):
     for line in tested:
         name = f"final_searched_{line['seed']}"
         channels, variables = load_network(str(folder / "checkpoints" / name), net, "here")
-        whole = make_evaluator(prepared.task, channels)(variables, test)
+        whole = Evaluator(prepared.task, channels)(variables, test)
         assert line["channels"] == result["searched"]["channels"] != list(channels)
         assert line["loss"] == pytest.approx(whole["loss"], rel=1e-5)
         assert line["top1"] == whole["top1"]
@@ -97,7 +97,7 @@ def test_a_method_may_prune_while_a_network_trains(tmp_path):
         ("no_such_file", "must be one of .*, or your own as my_module:MyClass"),
         ("no_such_module:X", "can't be imported: No module named 'no_such_module'"),
         ("tests.toys.chain:Nothing", "can't be imported: .*has no attribute 'Nothing'"),
-        ("tests.toys.chain:Chain", "is no subclass of furs_jax"),
+        ("tests.toys.chain:Chain", "is no subclass of furs_jax.*: derive it from that"),
         ("tests.toys.chain:Any", "is no subclass of furs_jax"),
     ],
 )
@@ -105,6 +105,14 @@ def test_what_is_none_is_refused_before_the_folder_is_made(option, name, message
     with pytest.raises(ConfigError, match=f"{option}.*{message}"):
         search(small_config(**{option: name}), tmp_path / "w", quiet=True)
     assert not (tmp_path / "w").exists()
+
+
+def test_a_module_of_ones_own_that_fails_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for number, (text, kind) in enumerate((("x = y", "NameError: "), ("x = (", "SyntaxError: "))):
+        (tmp_path / f"my_failing_{number}.py").write_text(text)
+        with pytest.raises(ConfigError, match=f"method='.*' can't be imported: {kind}.*; give my_"):
+            search(small_config(method=f"my_failing_{number}:X"), tmp_path / "w", quiet=True)
 
 
 def test_each_toy_has_at_most_30_lines_and_no_other_file_knows_it():
