@@ -12,7 +12,8 @@ from absl import app, flags, logging
 from furs_jax import paths
 from furs_jax.config_files import call, find_config, load_module, one_line
 from furs_jax.errors import ConfigError, FursError, StoppedError
-from furs_jax.options import parse as options
+from furs_jax.options.parse import check, is_switch, nearest, override
+from furs_jax.options.parse import parse as parse_config
 from furs_jax.options.schema import OPTIONS, Options
 
 flags.DEFINE_string(
@@ -105,7 +106,7 @@ def split_overrides(
             rest.append(argument)
             continue
         option, text = match["option"], match["text"]
-        if match["no"] or (text is None and options.is_switch(option)):
+        if match["no"] or (text is None and is_switch(option)):
             text = "False" if match["no"] else "True"
         elif text is None and option in OPTIONS:
             if not pending:
@@ -130,17 +131,17 @@ def load(config_file: str, overrides: dict[str, str]) -> Options:
     if not isinstance(config, ml_collections.ConfigDict):
         raise ConfigError(f"get_config() of {file} returns no ConfigDict")
     try:
-        options.check(config)
+        check(config)
     except ConfigError as error:
         raise ConfigError(f"config file {file}: {error}") from error
     for option, text in overrides.items():
-        options.override(config, option, text)
-    return options.parse(config)
+        override(config, option, text)
+    return parse_config(config)
 
 
 def _unknown_flag(name: str, values: flags.FlagValues) -> str:
     """Says that there is no such flag, and which flag or option may be meant."""
     known = [*values, *(f"config.{option}" for option in OPTIONS)]
-    near = options.nearest(name, known)
+    near = nearest(name, known)
     hint = f"did you mean {' or '.join(f'--{n}' for n in near)}?" if near else "--help lists them"
     return f"there is no option --{name}; {hint}"

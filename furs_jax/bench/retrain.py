@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from furs_jax.machine.programs import release_programs
 from furs_jax.run.context import Run, derived_seed
 from furs_jax.run.journal import Journal
-from furs_jax.training.evaluate import make_evaluator
+from furs_jax.training.evaluate import Evaluator
 from furs_jax.training.recipe import Recipe
 from furs_jax.training.train import train
 from furs_jax.training.trainer import make_trainer
@@ -23,7 +23,7 @@ def retrain(run: Run, channels: Sequence[int], recipe: Recipe, journal: Journal,
     if not seeds:
         return
     trainer = make_trainer(task, channels, recipe, task.dataset.train)
-    evaluate = make_evaluator(task, channels)
+    evaluate = Evaluator(task, channels)
     for seed in seeds:
         state, _ = train(trainer, derived_seed(options.seed, 1, seed))
         found = evaluate(state.variables, task.dataset.search)

@@ -47,7 +47,12 @@ class Cost:
 
     def record(self, channels: Sequence[int]) -> dict[str, Any]:
         """What a run's files hold of a vector's cost, beside its MACs."""
-        return {"cost": self.of(channels)}
+        return {"cost": self.of(channels), "unit": self.unit}
+
+
+def amount(cost: float) -> str:
+    """A cost: every digit of a whole number, five of another."""
+    return f"{cost:,}" if isinstance(cost, int) else f"{cost:,.5g}"
 
 
 def load_cost(name: str, net: Searchable) -> Cost:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from furs_jax.jobs.vectors import final_split, teacher_network
-from furs_jax.machine import hosts
 from furs_jax.machine.programs import release_programs
 from furs_jax.methods import Method, load_method
 from furs_jax.objectives import Objective
@@ -19,7 +18,7 @@ from furs_jax.run.folder import Files
 from furs_jax.run.phases import first_recipe, from_weights, is_trained, train_phase
 from furs_jax.run.statistics import difference_interval, mean_interval
 from furs_jax.training.distill import ORIGINAL, Distillation, Teacher
-from furs_jax.training.evaluate import make_evaluator
+from furs_jax.training.evaluate import Evaluator
 from furs_jax.training.loading import load_network
 from furs_jax.training.step import TrainState
 from furs_jax.training.trainer import Trainer, make_trainer
@@ -33,8 +32,6 @@ def compare(run: Run, method: Method, searched: tuple[int, ...]) -> Record:
     vectors = {ORIGINAL: net.channels, "start": run.start, "searched": searched}
     networks = {name: vectors[name] for name in compared(run)}
     result: Record = {"budget": run.budget, "method": options.method}
-    if run.cost.unit != "MACs":
-        result["unit"] = run.cost.unit
     for name, channels in networks.items():
         result[name] = train_seeds(run, name, channels, method if name == "searched" else Method())
     result.update(_differences(result))
@@ -139,10 +136,8 @@ def train_seeds(
     scores = [record for record in run.workdir.finals.read() if record["network"] == name]
     after_epoch = functools.partial(method.after_epoch, run)
     trainer, channels = None, tuple(channels)
-    evaluators = {channels: make_evaluator(run.task, channels)}
-    # Several hosts compile in the same order.
+    evaluators = {channels: Evaluator(run.task, channels)}
     ahead = [lambda: evaluators[channels].compile(trainer.abstract().variables, test)]
-    ahead = ahead if hosts.count() == 1 else []
     for seed in range(len(scores), options.final.seeds):
         objective = objective_of(run, name, seed)
         if trainer is None:
@@ -153,7 +148,7 @@ def train_seeds(
         ahead = []
         found, variables = method.finish(run, channels, state)
         if found not in evaluators:
-            evaluators[found] = make_evaluator(run.task, found)
+            evaluators[found] = Evaluator(run.task, found)
         pruned = {} if found == channels else {"channels": list(found)}
         figures = evaluators[found](variables, test)
         scores.append({"network": name, "seed": seed, **pruned, **figures})

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from furs_jax.costs import amount
 from furs_jax.data.dataset import Dataset
 from furs_jax.errors import FursError, WorkdirError
 from furs_jax.jobs.compare import check_result
@@ -23,7 +24,7 @@ from furs_jax.options.schema import Options
 from furs_jax.run.console import Console
 from furs_jax.run.context import Run
 from furs_jax.run.folder import Workdir
-from furs_jax.run.tables import amount, network_table
+from furs_jax.run.tables import network_table
 from furs_jax.run.text import printable
 from furs_jax.training.trainer import Task
 

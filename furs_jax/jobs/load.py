@@ -109,6 +109,8 @@ def load(
       path: a run's folder, for the found network as its first seed was trained (of mode "train",
         the given one), or a folder in a run's checkpoints/, such as
         runs/digits/checkpoints/final_original_0.
+        Of a method that prunes while it trains, the network before it was made smaller, which
+        computes the same.
       network, cost: where the run's are your own, "my_package.my_module:MyNet". Their code is
         imported because you name it; what the run's files name is not.
 

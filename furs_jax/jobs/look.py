@@ -19,7 +19,7 @@ from furs_jax.machine.sealed import write_json
 from furs_jax.machine.stop import Stop
 from furs_jax.options.schema import AUTO, Options
 from furs_jax.run.tables import format_table
-from furs_jax.training.evaluate import make_evaluator
+from furs_jax.training.evaluate import Evaluator
 from furs_jax.training.loading import load_network
 
 Record = dict[str, Any]
@@ -29,7 +29,7 @@ def evaluate(options: Options, workdir: str | None, stop: Stop | None = None) ->
     """Loss and accuracy of a checkpoint on the test split."""
     prepared, channels, variables = _checkpoint(options)
     task = prepared.task
-    found = make_evaluator(task, channels)(variables, task.dataset.test)
+    found = Evaluator(task, channels)(variables, task.dataset.test)
     print(
         f"{task.net.name}, {task.net.macs(channels):,} MACs, {len(task.dataset.test.labels):,} "
         f"test images of {task.dataset.name}: loss {found['loss']:.4f}, top-1 "

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from furs_jax.costs import Cost, load_cost
+from furs_jax.costs import Cost, amount, load_cost
 from furs_jax.data.dataset import AnySplit, Dataset
 from furs_jax.errors import BudgetError, ConfigError
 from furs_jax.machine import hosts
@@ -63,8 +63,9 @@ def _widest_within(build: Callable[[float], Cost], budget: float) -> Cost:
     if not fits(low):
         cost = build(low / 1024)
         raise BudgetError(
-            f"flops_budget={budget:,} {cost.unit} is too small: {cost.net.name} an eighth as wide "
-            f"needs {cost.of(cost.net.channels):,}; give at least that, or a smaller network"
+            f"flops_budget={amount(budget)} {cost.unit} is too small: {cost.net.name} an eighth as "
+            f"wide needs {amount(cost.of(cost.net.channels))}; give at least that, or a smaller "
+            "network"
         )
     high = 2 * low
     while fits(high):
@@ -72,8 +73,8 @@ def _widest_within(build: Callable[[float], Cost], budget: float) -> Cost:
         if high > 1024 * MAX_WIDTH:
             cost = build(1.0)
             raise BudgetError(
-                f"flops_budget={budget:,} {cost.unit} is more than {cost.net.name} {MAX_WIDTH} "
-                "times as wide needs; give less, or a larger network"
+                f"flops_budget={amount(budget)} {cost.unit} is more than {cost.net.name} "
+                f"{MAX_WIDTH} times as wide needs; give less, or a larger network"
             )
     while high - low > 1:
         middle = (low + high) // 2

@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 
 import jax
 
+from furs_jax.machine import hosts
+
 _COMPILE_EVENTS = (
     "/jax/core/compile/jaxpr_trace_duration",
     "/jax/core/compile/jaxpr_to_mlir_module_duration",
@@ -57,10 +59,12 @@ class CompileClock:
         """Compiles in a thread while the context lasts, and waits for it at the end.
 
         A compilation that fails is left for whoever calls the program, who will meet the error.
+        With several hosts nothing is compiled ahead: they compile in one order, since some
+        compilations wait for those of the others.
         """
 
         def work() -> None:
-            for compilation in compilations:
+            for compilation in compilations if hosts.count() == 1 else ():
                 with suppress(Exception):
                     compilation()
 

@@ -20,7 +20,7 @@ from furs_jax.run.entries import compare_entry, training_macs
 from furs_jax.run.lines import PER_SITE, best_round, selected
 from furs_jax.run.phases import first_recipe, from_weights, is_trained, train_phase
 from furs_jax.training.checkpoint import Checkpoints
-from furs_jax.training.evaluate import make_evaluator
+from furs_jax.training.evaluate import Evaluator
 from furs_jax.training.recipe import check_recipe
 from furs_jax.training.step import TrainState
 from furs_jax.training.trainer import Trainer, make_trainer
@@ -158,7 +158,7 @@ def _round(run: Run, records: list[Record]) -> Record:
     compiled = run.clock.seconds
     images = search_batches(run.task, options.furs)
     trainer = _trainer(run, channels, records, images)
-    evaluate = make_evaluator(run.task, channels)
+    evaluate = Evaluator(run.task, channels)
     estimate = make_task_estimate(run.task, options.furs, channels, cost=run.cost)
     compiled_before, hidden_before = run.clock.seconds, run.clock.hidden
 
@@ -167,8 +167,7 @@ def _round(run: Run, records: list[Record]) -> Record:
         evaluate.compile(variables, dataset.search)
         estimate.compile(variables, images)
 
-    # Several hosts compile in the same order: theirs may have to meet.
-    with run.clock.ahead(*([compile_ahead] if hosts.count() == 1 else [])):
+    with run.clock.ahead(compile_ahead):
         state, trained = _train(run, trainer, index)
         compiled_training = run.clock.seconds
     start, compiled_since = time.monotonic(), run.clock.seconds

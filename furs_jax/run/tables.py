@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from furs_jax.costs import amount
 from furs_jax.networks.network import Network
 from furs_jax.run.statistics import Interval
 from furs_jax.run.text import printable
@@ -53,7 +54,7 @@ def network_table(net: Network, channels: Sequence[int]) -> str:
 def result_table(result: Record) -> str:
     """Original, start (where it is another) and searched, with differences and intervals."""
     names = [name for name in ("original", "start", "searched") if name in result]
-    unit = result.get("unit", "MACs")
+    unit = result["original"].get("unit", "MACs")  # MACs are told anyway
     rows = []
     for name in names:
         network = result[name]
@@ -92,11 +93,6 @@ def result_table(result: Record) -> str:
             ),
         ]
     )
-
-
-def amount(cost: float) -> str:
-    """A cost: every digit of a whole number, five of another."""
-    return f"{cost:,}" if isinstance(cost, int) else f"{cost:,.5g}"
 
 
 def _meaning(difference: Interval, reference: str) -> str:

@@ -50,8 +50,3 @@ class Evaluator:
         place = hosts.index(), hosts.count()
         for batch in evaluation_batches(split, self._task.eval_batch_size, *place):
             yield shard(batch, len(self._task.devices))
-
-
-def make_evaluator(task: Task, channels: Sequence[int]) -> Evaluator:
-    """The evaluation of the network of `channels`."""
-    return Evaluator(task, channels)

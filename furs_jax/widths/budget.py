@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from furs_jax.costs import Cost
+from furs_jax.costs import Cost, amount
 from furs_jax.costs.macs import Macs
 from furs_jax.errors import BudgetError, ConfigError
 from furs_jax.networks.searchable import Searchable
@@ -57,15 +57,15 @@ def fit_to_budget(
         )
     if not budget <= _MOST:
         raise BudgetError(
-            f"the budget of {budget:,} {cost.unit} is too large; give at most {_MOST:,}"
+            f"the budget of {amount(budget)} {cost.unit} is too large; give at most {_MOST:,}"
         )
     target = np.array(channels, dtype=float)
     floor = lowest_width(min_channels, channel_multiple)
     narrowest = np.full(len(target), floor)
     if cost.of(narrowest) > budget:
         raise BudgetError(
-            f"the budget of {budget:,} {cost.unit} can't be met: with {floor} channels at every "
-            f"site {net.name} still needs {cost.of(narrowest):,}; give "
+            f"the budget of {amount(budget)} {cost.unit} can't be met: with {floor} channels at "
+            f"every site {net.name} still needs {amount(cost.of(narrowest))}; give "
             f"{_way_to_budget(cost, budget, min_channels, channel_multiple)}"
         )
 

@@ -23,7 +23,7 @@ from furs_jax.errors import ConfigError, DataError
 from furs_jax.networks.families.resnet import ResNet
 from furs_jax.networks.network import Network
 from furs_jax.options.parse import parse
-from furs_jax.training.evaluate import make_evaluator
+from furs_jax.training.evaluate import Evaluator
 from furs_jax.training.recipe import check_recipe
 from furs_jax.training.trainer import Task
 from tests import ROOT
@@ -160,7 +160,7 @@ def test_evaluation_counts_every_image_once_on_any_number_of_devices(data):
     for split, devices in ((memory, 1), (data.train, 8)):
         dataset = Dataset("photos", split, split, split, 4, data.mean, data.std)
         task = Task(net, dataset, tuple(jax.devices()[:devices]), "float32", 16)
-        scores.append(make_evaluator(task, net.channels)(variables, split))
+        scores.append(Evaluator(task, net.channels)(variables, split))
     # 36 images in batches of 16: the last is filled up.
     assert scores[0] == pytest.approx(scores[1], rel=1e-5)
 

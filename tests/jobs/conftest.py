@@ -123,7 +123,7 @@ def recording(monkeypatch) -> Recording:
         harness: {"record_network": lambda *_: {}},
         network_adjustment: {
             "make_trainer": make_trainer,
-            "make_evaluator": make_evaluator,
+            "Evaluator": make_evaluator,
             "Checkpoints": FakeCheckpoints,
             "is_trained": lambda *_: True,
             "channel_importance": channel_importance,
@@ -134,12 +134,12 @@ def recording(monkeypatch) -> Recording:
         compare: {
             "is_trained": lambda *_: True,
             "make_trainer": make_trainer,
-            "make_evaluator": make_evaluator,
+            "Evaluator": make_evaluator,
             "load_network": load_network,
             "release_programs": lambda: None,
         },
         measure: {"make_estimate": make_estimate},
-        look: {"make_evaluator": make_evaluator},
+        look: {"Evaluator": make_evaluator},
     }
     for module, names in replaced.items():
         for name, value in names.items():

@@ -81,7 +81,7 @@ def test_trainings_of_a_benchmark_leave_nothing_behind(monkeypatch):
 
     scores = {"loss": 1.0, "top1": 0.5}
     monkeypatch.setattr(retrain, "make_trainer", make_trainer)
-    monkeypatch.setattr(retrain, "make_evaluator", lambda *_: lambda *_: scores)
+    monkeypatch.setattr(retrain, "Evaluator", lambda *_: lambda *_: scores)
     monkeypatch.setattr(retrain, "train", lambda *_: (types.SimpleNamespace(variables=None), None))
     dataset = types.SimpleNamespace(train=None, search=None)
     net = types.SimpleNamespace(macs=sum)

@@ -8,8 +8,9 @@ import pytest
 
 from furs_jax.data.batches import evaluation_batches
 from furs_jax.furs.estimate import make_estimate
+from furs_jax.machine import hosts
 from furs_jax.machine.programs import CompileClock, compile_clock
-from furs_jax.training.evaluate import make_evaluator
+from furs_jax.training.evaluate import Evaluator
 from furs_jax.training.step import shard
 from furs_jax.training.train import train
 from furs_jax.training.trainer import make_trainer
@@ -38,7 +39,7 @@ def compiled():
 def test_what_was_compiled_ahead_is_not_compiled_again(tiny, devices, method):
     task, split = random_task(tiny, devices), random_split(48)
     trainer = make_trainer(task, tiny.channels, RECIPE, split)
-    evaluate = make_evaluator(task, tiny.channels)
+    evaluate = Evaluator(task, tiny.channels)
     estimate = make_estimate(
         tiny, tiny.channels, preprocess=task.preprocess, devices=task.devices, method=method
     )
@@ -101,3 +102,11 @@ def test_who_leaves_by_an_exception_waits_for_no_compilation():
     with pytest.raises(KeyboardInterrupt), clock.ahead(ended.wait):
         raise KeyboardInterrupt
     ended.set()
+
+
+def test_several_hosts_compile_nothing_ahead(monkeypatch):
+    monkeypatch.setattr(hosts, "count", lambda: 2)
+    called = []
+    with CompileClock().ahead(lambda: called.append(1)):
+        pass
+    assert called == []

@@ -17,7 +17,7 @@ from furs_jax.networks.network import Network
 from furs_jax.objectives import Objective, Outcome, correct, image_losses
 from furs_jax.training import step as step_module
 from furs_jax.training.distill import Distillation, Teacher
-from furs_jax.training.evaluate import make_evaluator
+from furs_jax.training.evaluate import Evaluator
 from furs_jax.training.recipe import Recipe
 from furs_jax.training.step import check_batch_size, data_parallel, make_eval_step, shard
 from furs_jax.training.trainer import Task, make_trainer, takes_two_programs
@@ -72,7 +72,7 @@ def test_evaluation_counts_every_image_once_on_any_number_of_devices(tiny):
         "top5": np.mean(np.any(order[:, :5] == split.labels[:, None], axis=1)),
     }
     for devices in (1, 8):
-        scores = make_evaluator(random_task(tiny, devices), tiny.channels)(variables, split)
+        scores = Evaluator(random_task(tiny, devices), tiny.channels)(variables, split)
         assert scores == pytest.approx(expected, rel=1e-5)
 
 

@@ -13,7 +13,7 @@ from furs_jax.errors import ConfigError, DivergedError, StoppedError, WorkdirErr
 from furs_jax.furs.estimate import estimate_furs
 from furs_jax.machine.stop import Stop
 from furs_jax.training.checkpoint import Checkpoints
-from furs_jax.training.evaluate import make_evaluator
+from furs_jax.training.evaluate import Evaluator
 from furs_jax.training.recipe import check_recipe, dropout_schedule, make_optimizer
 from furs_jax.training.train import train
 from furs_jax.training.trainer import make_trainer
@@ -255,7 +255,7 @@ def test_an_evaluation_that_is_not_finite_is_no_result(tiny, monkeypatch):
     monkeypatch.setattr("furs_jax.training.evaluate.data_parallel", lambda *_: lambda *_: sums)
     task = random_task(tiny, 1)
     with pytest.raises(DivergedError, match="loss on 48 images is nan.*lower learning rate"):
-        make_evaluator(task, tiny.channels)({}, task.dataset.test)
+        Evaluator(task, tiny.channels)({}, task.dataset.test)
 
 
 def test_a_checkpoint_of_another_training_is_refused(trainer, tmp_path):
