@@ -121,6 +121,16 @@ def search() -> ml_collections.ConfigDict:
     return options
 
 
+def prune() -> ml_collections.ConfigDict:
+    """Of methods that begin with a larger network than the budget allows; others don't look."""
+    options = ml_collections.ConfigDict()
+    options.width_multiplier = 1.0  # of that network
+    # How many times as wide a network is that is searched all at once; None: as the method's paper
+    options.expand = config_dict.placeholder(float)
+    options.penalty = 0.0  # lccl: weight in the loss of the MACs above the budget, as a share of it
+    return options
+
+
 def kd() -> ml_collections.ConfigDict:
     """Distillation, in final trainings."""
     options = ml_collections.ConfigDict()
@@ -138,6 +148,8 @@ def final() -> ml_collections.ConfigDict:
     """The comparison at the end."""
     options = ml_collections.ConfigDict()
     options.seeds = 1  # trainings of the original and of the searched network
+    # False: the searched network alone, as where another run of a sweep has the original
+    options.original = True
     options.use_search_split = True  # train on the train and search splits together
     options.train = training()
     return options
@@ -192,6 +204,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.furs = furs()
     config.reallocate = reallocate()
     config.search = search()
+    config.prune = prune()
     config.kd = kd()
     config.final = final()
     return adapt(config, argument)

@@ -51,7 +51,7 @@ def _measure(run: Run) -> dict[str, Any]:
     if len(net.channels) < 2:
         raise ConfigError(f"{net.name} has one site only: there is no other to compare it with")
     initial = step_widths(run)
-    net = dataclasses.replace(net, template=net.module(run.start))  # where channels are given
+    net = net.of(run.start)  # where channels are given
     run = run._replace(task=run.task._replace(net=net))
     journal, seeds = Journal(run.workdir.path / "truth.jsonl"), run.options.final.seeds
     recipe, patterns = run.options.final.train, screening.design(len(net.channels))

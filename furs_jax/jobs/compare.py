@@ -4,12 +4,15 @@ A search that begins with other widths than the original's has a third network, 
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from furs_jax.costs import load_cost
 from furs_jax.jobs.vectors import final_split, teacher_network
 from furs_jax.machine.programs import release_programs
 from furs_jax.methods import Method, load_method
+from furs_jax.networks.network import Network
 from furs_jax.objectives import Objective
 from furs_jax.options.schema import Options
 from furs_jax.run.context import Run
@@ -25,26 +28,31 @@ from furs_jax.training.trainer import Trainer, make_trainer
 
 Record = dict[str, Any]
 
+START, SEARCHED = "start", "searched"
+
 
 def compare(run: Run, method: Method, searched: tuple[int, ...]) -> Record:
     """Trains original, start and searched alike, from scratch, and reads the test split."""
-    net, options = run.task.net, run.options
-    vectors = {ORIGINAL: net.channels, "start": run.start, "searched": searched}
-    networks = {name: vectors[name] for name in compared(run)}
+    options = run.options
+    vectors = {ORIGINAL: run.task.net.channels, START: run.start, SEARCHED: searched}
     result: Record = {"budget": run.budget, "method": options.method}
-    for name, channels in networks.items():
-        result[name] = train_seeds(run, name, channels, method if name == "searched" else Method())
+    for name in compared(run, method):
+        own, weights = (method, method.prunes) if name == SEARCHED else (Method(), False)
+        result[name] = train_seeds(run, name, vectors[name], own, weights)
     result.update(_differences(result))
     result["search_macs"] = _search_macs(run.workdir.rounds.read())
     split = final_split(options, run.task.dataset)
-    result["final_macs"] = training_macs(net, searched, options.final.train, split)
+    net, recipe = method.network(run), options.final.train
+    result["final_macs"] = training_macs(net, searched, recipe, split)
+    result["seconds"] = _seconds(run.workdir)
     return result
 
 
-def compared(run: Run) -> tuple[str, ...]:
+def compared(run: Run, method: Method) -> tuple[str, ...]:
     """The networks' names, in the order in which they are trained."""
+    original = run.options.final.original and not method.finds_original
     begun_elsewhere = run.start != run.task.net.channels
-    return (ORIGINAL, "start", "searched") if begun_elsewhere else (ORIGINAL, "searched")
+    return (*[ORIGINAL] * original, *[START] * begun_elsewhere, SEARCHED)
 
 
 def check_finals(run: Run, names: Sequence[str]) -> None:
@@ -76,15 +84,31 @@ def check_result(files: Files, result: Record, options: Options) -> None:
       ValueError, LookupError, TypeError: it doesn't, or has not a result's form.
     """
     rounds, finals = files.rounds.read(), files.finals.read()
-    for name in {ORIGINAL, "start", "searched", "trained"} & result.keys():
+    for name in {ORIGINAL, START, SEARCHED, "trained"} & result.keys():
         scores = [record for record in finals if record["network"] == name]
         if not scores:
             raise ValueError(f"{files.finals.path.name} holds no training of {name}")
         compare_entry(result[name], _figures(scores), name)
-    if "searched" not in result:
+    if SEARCHED not in result:
         return
     load_method(options.method).check_result(options, rounds, result)
-    compare_entry(result, {"search_macs": _search_macs(rounds), **_differences(result)}, "")
+    told = {"search_macs": _search_macs(rounds), **_differences(result)}
+    if "seconds" in result:  # not of earlier versions
+        told["seconds"] = _seconds(files)
+    compare_entry(result, told, "")
+
+
+def _seconds(files: Files) -> Record:
+    """Wall time of the search, and of the searched network's training, mean over the seeds."""
+    rounds = [record.get("seconds", {}) for record in files.rounds.read()]
+    search = [s for parts in rounds for part, s in parts.items() if part != "compile_hidden"]
+    epochs = {record["phase"]: record["seconds"] for record in files.metrics.read()}
+    last = [epochs.get(final_phase(SEARCHED, record["seed"]), 0.0) for record in _finals(files)]
+    return {"search": round(math.fsum(search), 3), "final": round(math.fsum(last) / len(last), 3)}
+
+
+def _finals(files: Files, name: str = SEARCHED) -> list[Record]:
+    return [record for record in files.finals.read() if record["network"] == name]
 
 
 def _search_macs(rounds: list[Record]) -> int:
@@ -93,9 +117,9 @@ def _search_macs(rounds: list[Record]) -> int:
 
 def _differences(result: Record) -> Record:
     """Of the searched network from those that it is compared with."""
-    references = {"difference": ORIGINAL, "difference_from_start": "start"}
+    references = {"difference": ORIGINAL, "difference_from_start": START}
     return {
-        key: _difference(result["searched"], result[name])
+        key: _difference(result[SEARCHED], result[name])
         for key, name in references.items()
         if name in result
     }
@@ -130,39 +154,46 @@ def train_seeds(
       init_from: begin with the weights of `init_from`, where that is given.
 
     Returns:
-      channels, macs, params, each seed's figures and their means with intervals.
+      channels, macs, params, of a network that is pruned those of the first seed; each seed's
+      figures and their means with intervals.
     """
-    options, net, test = run.options, run.task.net, run.task.dataset.test
-    scores = [record for record in run.workdir.finals.read() if record["network"] == name]
-    after_epoch = functools.partial(method.after_epoch, run)
-    trainer, channels = None, tuple(channels)
-    evaluators = {channels: Evaluator(run.task, channels)}
-    ahead = [lambda: evaluators[channels].compile(trainer.abstract().variables, test)]
+    options, test, scores = run.options, run.task.dataset.test, _finals(run.workdir, name)
+    net = method.network(run).of(channels)
+    own = run._replace(task=run.task._replace(net=net))
+    after_epoch = functools.partial(method.after_epoch, own)
+    evaluators, trainer = {net: Evaluator(own.task, net.channels)}, None
+    ahead = [lambda: evaluators[net].compile(trainer.abstract().variables, test)]
     for seed in range(len(scores), options.final.seeds):
-        objective = objective_of(run, name, seed)
+        objective = method.objective(own, objective_of(run, name, seed))
         if trainer is None:
-            trainer = _trainer(run, channels, objective, init_from)
+            trainer = _trainer(own, net.channels, objective, init_from)
+            trainer = trainer._replace(init=_then(trainer.init, after_epoch))
         trainer = trainer._replace(objective=objective)
         with run.clock.ahead(*ahead):
-            state = _train(run, trainer, name, seed, after_epoch)
+            state = _train(own, trainer, name, seed, after_epoch)
         ahead = []
-        found, variables = method.finish(run, channels, state)
+        found, variables, told = method.finish(own, net.channels, state)
         if found not in evaluators:
-            evaluators[found] = Evaluator(run.task, found)
-        pruned = {} if found == channels else {"channels": list(found)}
+            evaluators[found] = Evaluator(own.task._replace(net=found), found.channels)
+        pruned = {} if found == net else _size(run, found)
         figures = evaluators[found](variables, test)
-        scores.append({"network": name, "seed": seed, **pruned, **figures})
+        scores.append({"network": name, "seed": seed, **pruned, **(told or {}), **figures})
         run.workdir.finals.append(scores[-1])
         run.console.final(_title(run, name, seed), scores[-1])
     release_programs()
-    channels = scores[-1].get("channels", channels)
-    return {
-        "channels": list(channels),
-        "macs": net.macs(channels),
-        "params": net.params(channels),
-        **run.cost.record(channels),
-        **_figures(scores),
-    }
+    size = _size(run, net)
+    return {**{key: scores[0].get(key, value) for key, value in size.items()}, **_figures(scores)}
+
+
+def _size(run: Run, net: Network) -> Record:
+    """What a network's vector is and costs."""
+    cost = load_cost(run.options.cost, net).record(net.channels)
+    sizes = {"macs": net.macs(net.channels), "params": net.params(net.channels)}
+    return {"channels": list(net.channels), **sizes, **cost}
+
+
+def _then(init: Callable[[int], TrainState], after_epoch: Callable) -> Callable[[int], TrainState]:
+    return lambda seed: after_epoch(init(seed), 0)
 
 
 def _trainer(

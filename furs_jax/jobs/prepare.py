@@ -16,6 +16,7 @@ from furs_jax.jobs.vectors import (
     initial_network,
     start_vector,
     teacher_network,
+    unpruned_network,
 )
 from furs_jax.machine import hosts
 from furs_jax.machine.devices import resolve_dtype, set_up
@@ -38,6 +39,7 @@ class Prepared(NamedTuple):
     cost: Cost
     budget: float  # of the cost
     start: tuple[int, ...]  # the first vector
+    unpruned: Network  # what a method that prunes begins with
 
 
 def prepare(options: Options) -> Prepared:
@@ -60,15 +62,17 @@ def prepare(options: Options) -> Prepared:
     if options.mode not in AS_GIVEN:
         limits = options.reallocate
         fit_to_budget(net, net.channels, budget, limits.min_channels, limits.channel_multiple, cost)
-    start = start_vector(options, cost, budget)
-    _check_weights(options, net, start)
+    unpruned = unpruned_network(options, dataset)
+    method.check(options, net, dataset)
+    prunes = options.mode == "search" and method.prunes
+    start = net.channels if prunes else start_vector(options, cost, budget)
+    _check_weights(options, unpruned if prunes else net, unpruned.channels if prunes else start)
     if options.kd.teacher not in (None, ORIGINAL):
         teacher = teacher_network(options, dataset)
         load_network(options.kd.teacher, teacher, "kd.teacher", options.data.name)
     for option, size in batch_sizes.items():
         check_batch_size(option, size, len(devices))
     check_recipe(options.train, "train", dataset.train)
-    method.check(options, net, dataset)
     check_recipe(options.final.train, "final.train", final_split(options, dataset))
     if options.mode == "furs":
         check_images(options.furs, dataset.search)
@@ -76,7 +80,7 @@ def prepare(options: Options) -> Prepared:
     task = Task(
         net, dataset, devices, dtype, options.eval_batch_size, objective, options.step_programs
     )
-    return Prepared(task, cost, budget, start)
+    return Prepared(task, cost, budget, start, unpruned)
 
 
 def _digest(split: AnySplit) -> int:
@@ -117,6 +121,11 @@ def check_options(options: Options) -> None:
         )
     if options.kd.teacher is not None and options.objective != "cross_entropy":
         raise ConfigError("kd.teacher teaches beside cross-entropy; leave out objective, or kd")
+    if options.kd.teacher == ORIGINAL and not options.final.original:
+        raise ConfigError(
+            "kd.teacher=original is a network that final.original=False leaves out; give the "
+            "teacher as a folder in a run's checkpoints/"
+        )
     estimator_of(options.furs).check()
 
 

@@ -61,7 +61,7 @@ def check_journals(run: Run, method: Method) -> None:
     """
     rounds, finals = run.workdir.rounds, run.workdir.finals
     method.check_journal(run)
-    check_finals(run, compared(run))
+    check_finals(run, compared(run, method))
     if finals.read() and not method.is_complete(run):
         raise DamagedError(
             f"{rounds.path} lacks rounds that were there before the trainings of {finals.path}; "

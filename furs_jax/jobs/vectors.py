@@ -1,6 +1,5 @@
 """The networks of a run and the vectors that it begins with, by its options."""
 
-import dataclasses
 import json
 import pathlib
 from collections.abc import Callable
@@ -48,8 +47,7 @@ def initial_network(options: Options, dataset: Dataset) -> tuple[Cost, float]:
     cost = _widest_within(build, budget)
     net = cost.net
     channels = fit_to_budget(net, net.channels, budget, 1, net.multiple, cost)
-    net = dataclasses.replace(net, template=net.module(channels))
-    return load_cost(options.cost, net), budget
+    return load_cost(options.cost, net.of(channels)), budget
 
 
 def _widest_within(build: Callable[[float], Cost], budget: float) -> Cost:
@@ -171,6 +169,17 @@ def start_vector(options: Options, cost: Cost, budget: float) -> tuple[int, ...]
     if allowed and 0 <= budget - cost.of(given) <= TOLERANCE * budget:
         return given  # another search's
     return fit_to_budget(net, given, budget, floor, multiple, cost)
+
+
+def unpruned_network(options: Options, dataset: Dataset) -> Network:
+    """The network that methods which prune begin with."""
+    return get_network(
+        options.network,
+        options.prune.width_multiplier,
+        dataset.num_classes,
+        options.padding,
+        dataset.image_shape,
+    )
 
 
 def final_split(options: Options, dataset: Dataset) -> AnySplit:

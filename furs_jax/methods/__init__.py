@@ -1,18 +1,18 @@
 """How widths are found: the seam. One file a method, whose class is called `PLUGIN`.
 
 A method that finds a vector has `search`; one that prunes a network while it trains has
-`after_epoch` and `finish`. The rest of the package knows methods through `Method` only: what is not
-overridden finds nothing and prunes nothing. `config.method` names the file, or a class of the
-user's own.
+`network`, `after_epoch` and `finish`. The rest of the package knows methods through `Method` only:
+what is not overridden finds nothing and prunes nothing. `config.method` names the file, or a class
+of the user's own.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from furs_jax import plugins
 from furs_jax.data.dataset import Dataset
 from furs_jax.networks.network import Network
-from furs_jax.objectives import Variables
+from furs_jax.objectives import Objective, Variables
 from furs_jax.options.schema import Options
 from furs_jax.run.context import Run
 from furs_jax.training.step import TrainState
@@ -21,8 +21,25 @@ Channels = tuple[int, ...]
 Record = dict[str, Any]
 
 
+class Finished(NamedTuple):
+    """What the training of the searched network has ended as."""
+
+    net: Network  # of the vector that is tested
+    variables: Variables
+    told: Record | None = None  # what else the training's line of finals.jsonl holds
+
+
 class Method:
-    """A way to find a channel vector or a pruned network; it keeps no state of its own."""
+    """A way to find a channel vector or a pruned network; it keeps no state of its own.
+
+    Attributes:
+      prunes: whether the searched network gets its widths while it trains. That training, and not
+        the search, then begins with the weights of `init_from`, which are those of `network`.
+      finds_original: whether what it finds is the original, which is trained once, then.
+    """
+
+    prunes = False
+    finds_original = False
 
     def check(self, options: Options, net: Network, dataset: Dataset) -> None:
         """Refuses, before any compute, what the method can't work with.
@@ -31,9 +48,13 @@ class Method:
           ConfigError: an option, the network or the data.
         """
 
+    def network(self, run: Run) -> Network:
+        """The network of which the searched one is a vector: its module, and its own vector."""
+        return run.task.net
+
     def search(self, run: Run) -> Channels:
         """The vector to train in the end; resumable, by `run.workdir.rounds`."""
-        return run.start
+        return self.network(run).channels if self.prunes else run.start
 
     def is_complete(self, run: Run) -> bool:
         """Whether the journal tells the whole search."""
@@ -53,13 +74,24 @@ class Method:
           ValueError, LookupError, TypeError: it doesn't.
         """
 
+    def objective(self, run: Run, objective: Objective) -> Objective:
+        """What the searched network's training minimises, where it would minimise `objective`.
+
+        Of this and the two below the run's network, `run.task.net`, is `network(run)`.
+        """
+        return objective
+
     def after_epoch(self, run: Run, state: TrainState, epoch: int) -> TrainState:
-        """The state that the searched network's training goes on with, or ends with."""
+        """The state that the searched network's training goes on with, or ends with.
+
+        Args:
+          epoch: how many are done; 0 before the first, of the state that is begun with.
+        """
         return state
 
-    def finish(self, run: Run, channels: Channels, state: TrainState) -> tuple[Channels, Variables]:
-        """The network that the trained one of `channels` becomes, and its variables."""
-        return channels, state.variables
+    def finish(self, run: Run, channels: Channels, state: TrainState) -> Finished:
+        """What the trained network of `channels` is tested as."""
+        return Finished(run.task.net.of(channels), state.variables)
 
 
 def load_method(name: str) -> Method:

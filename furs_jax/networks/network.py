@@ -106,7 +106,7 @@ class TracedNetwork(Network):
         """The network with int(width_multiplier * c) channels at its sites, as it can be built."""
         unit = self.multiple
         channels = [max(int(width_multiplier * c) // unit, 1) * unit for c in self.channels]
-        return dataclasses.replace(self, template=self.module(channels))
+        return self.of(channels)
 
     def macs(self, channels: Sequence[int]) -> int:
         if self.model is not None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import flax.linen as nn
 
@@ -27,6 +27,10 @@ class Searchable:
     def channels(self) -> tuple[int, ...]:
         """The initial channel vector, one width per site."""
         return self.template.channels
+
+    def of(self, channels: Sequence[int], **fields: Any) -> Self:
+        """This network with other initial channels, and fields of its module."""
+        return dataclasses.replace(self, template=self.module(channels, **fields))
 
     def module(self, channels: Sequence[int], **fields: Any) -> nn.Module:
         """The linen module of `channels`: apply(variables, images, gates=None, train=False)."""

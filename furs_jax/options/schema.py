@@ -151,6 +151,15 @@ class SearchOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class PruneOptions:
+    """Methods that begin with a larger network: config.prune."""
+
+    width_multiplier: float = _of(_WIDTH)
+    expand: float | None = _of(Either(Number(1, MAX_WIDTH)))
+    penalty: float = _of(Number(0, MANY))
+
+
+@dataclasses.dataclass(frozen=True)
 class KdOptions:
     """Distillation: config.kd."""
 
@@ -166,6 +175,7 @@ class FinalOptions:
     """The comparison at the end: config.final."""
 
     seeds: int = _of(_COUNT)
+    original: bool = _of(Switch())
     use_search_split: bool = _of(Switch())
     train: Recipe
 
@@ -198,6 +208,7 @@ class Options:
     furs: FurOptions
     reallocate: ReallocateOptions
     search: SearchOptions
+    prune: PruneOptions
     kd: KdOptions
     final: FinalOptions
 

@@ -7,6 +7,7 @@ import numpy as np
 from furs_jax.costs import Cost
 from furs_jax.machine.programs import CompileClock
 from furs_jax.machine.stop import Stop
+from furs_jax.networks.network import Network
 from furs_jax.options.schema import Options
 from furs_jax.run.console import Console
 from furs_jax.run.folder import Workdir
@@ -21,6 +22,7 @@ class Run(NamedTuple):
     cost: Cost
     budget: float  # of the cost
     start: tuple[int, ...]  # the first vector
+    unpruned: Network  # what a method that prunes begins with
     workdir: Workdir
     console: Console
     clock: CompileClock

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from furs_jax.methods import Method
+from furs_jax.methods import Finished, Method
 from furs_jax.networks.axes import site_axes
 
 
@@ -26,4 +26,5 @@ class Pruned(Method):
             indices = [kept[jax.tree_util.keystr(path[1:]), axis] for axis in range(x.ndim)]
             return np.asarray(x)[np.ix_(*indices)]
 
-        return (first - 2, *others), jax.tree_util.tree_map_with_path(cut, state.variables)
+        variables = jax.tree_util.tree_map_with_path(cut, state.variables)
+        return Finished(run.task.net.of((first - 2, *others)), variables)
