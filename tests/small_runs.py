@@ -36,5 +36,10 @@ def content(workdir: pathlib.Path) -> dict:
     for name in ("metrics.jsonl", "rounds.jsonl", "finals.jsonl"):
         records = [json.loads(line) for line in (workdir / name).read_text().splitlines()]
         files[name] = [{k: v for k, v in r.items() if k != "seconds"} for r in records]
-    files["result.json"] = read_json(workdir / "result.json")
+    files["result.json"] = timeless(read_json(workdir / "result.json"))
     return files
+
+
+def timeless(result: dict) -> dict:
+    """What a search returns, without its timings."""
+    return {key: value for key, value in result.items() if key != "seconds"}

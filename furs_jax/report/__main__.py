@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from furs_jax.errors import ConfigError, FursError, MissingExtraError
 from furs_jax.paths import resolve
-from furs_jax.report.run_record import RunRecord, read_run
+from furs_jax.report.run_record import NETWORK_ADJUSTMENT, RunRecord, read_run
 from furs_jax.report.sizes import size_changes
 from furs_jax.report.table4 import Table, comparison
 from furs_jax.run.text import markdown, printable
@@ -62,7 +62,7 @@ def _figures(runs: Sequence[RunRecord], draw, each: bool) -> Iterator[tuple[str,
     for run, name in zip(runs, _unique_names(runs), strict=True) if each else ():
         prefix = f"{name}_" if len(runs) > 1 else ""
         yield f"{prefix}network", lambda run=run: _network_figure(run, draw)
-        if run.searches:
+        if run.searches and (run.rounds or run.method == NETWORK_ADJUSTMENT):
             yield f"{prefix}furs", lambda run=run: draw.draw_furs(run)
             yield f"{prefix}channels", lambda run=run: draw.draw_channels(run)
 

@@ -116,8 +116,8 @@ class RunRecord:
         if self.result is not None:
             return ""
         rounds = self.config["search"]["rounds"]
-        if self.method != NETWORK_ADJUSTMENT and not self.finals:
-            return "unfinished: nothing is trained in the end yet"
+        if self.method != NETWORK_ADJUSTMENT:
+            return f"unfinished: {len(self.finals)} final trainings"
         if self.searches and len(self.rounds) < rounds and not self.finals:
             return f"unfinished: {len(self.rounds)} of {rounds} rounds"
         total = len(self._final_names()) * self.config["final"]["seeds"]
@@ -127,8 +127,9 @@ class RunRecord:
         """The networks that are trained in the end."""
         if not self.searches:
             return ["trained"]
+        original = self.config["final"].get("original", True)
         elsewhere = self.original != self.start
-        return ["original", "start", "searched"] if elsewhere else ["original", "searched"]
+        return [*["original"] * original, *["start"] * elsewhere, "searched"]
 
     def networks(self) -> dict[str, Record]:
         """Original, start (where it is another) and searched, or the trained one, as far as known.

@@ -163,8 +163,7 @@ def _rows(run: RunRecord) -> list[Row]:
                 data=run.data,
                 network=run.title,
                 method=method_title(run.method) if name == "searched" else name,
-                # A search begins from weights with its first round; its finals are from scratch.
-                ft=name == TRAINED and bool(run.config.get("init_from")),
+                ft=_fine_tuned(run, name),
                 kd=_distilled(run.config, name),
                 top1=entry["top1"],
                 top1_difference=shown["top1"],
@@ -176,6 +175,12 @@ def _rows(run: RunRecord) -> list[Row]:
             )
         )
     return rows
+
+
+def _fine_tuned(run: RunRecord, name: str) -> bool:
+    """Whether its training begins with weights: Network Adjustment's first round does."""
+    pruned = name == "searched" and run.method != NETWORK_ADJUSTMENT
+    return bool(run.config.get("init_from")) and (pruned or name == TRAINED)
 
 
 def _distilled(config: dict[str, Any], name: str) -> bool:

@@ -54,7 +54,7 @@ def network_table(net: Network, channels: Sequence[int]) -> str:
 def result_table(result: Record) -> str:
     """Original, start (where it is another) and searched, with differences and intervals."""
     names = [name for name in ("original", "start", "searched") if name in result]
-    unit = result["original"].get("unit", "MACs")  # MACs are told anyway
+    unit = result["searched"].get("unit", "MACs")  # MACs are told anyway
     rows = []
     for name in names:
         network = result[name]
@@ -62,7 +62,7 @@ def result_table(result: Record) -> str:
         scores = (Interval(*network[key]).format() for key in ("top1", "top5"))
         rows.append((name, *size, *scores))
     sizes = ("MACs", "params") if unit == "MACs" else (unit, "MACs", "params")
-    meanings, seeds = [], len(result["original"]["seeds"])
+    meanings, seeds = [], len(result["searched"]["seeds"])
     for title, key, reference in (
         ("difference", "difference", "the original"),
         ("difference from start", "difference_from_start", "the start"),

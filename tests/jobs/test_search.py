@@ -1,5 +1,6 @@
 """The whole loop on digits: files, resume, kills, what others take from a finished run."""
 
+import json
 import os
 import pathlib
 import random
@@ -23,7 +24,7 @@ from furs_jax.options.parse import parse
 from furs_jax.run.context import derived_seed
 from furs_jax.widths.sites import choose_sites
 from tests import ROOT
-from tests.small_runs import EPOCHS, OPTIONS, content, small_config
+from tests.small_runs import EPOCHS, OPTIONS, content, small_config, timeless
 
 # They share a run and what it compiled.
 pytestmark = pytest.mark.xdist_group("search")
@@ -47,7 +48,14 @@ def finished(tmp_path_factory, cache):
 def test_a_run_s_files_agree_with_each_other(finished):
     workdir, result, _ = finished
     files = content(workdir)
-    assert files["result.json"] == result
+    assert files["result.json"] == timeless(result)
+    assert result["seconds"].keys() == {"search", "final"}
+    told = [json.loads(line)["seconds"] for line in (workdir / "rounds.jsonl").open()]
+    waited = sum(s["train"] + s["furs"] + s["compile"] for s in told)
+    assert result["seconds"]["search"] == pytest.approx(waited, abs=1e-3)
+    epochs = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
+    last = [e["seconds"] for e in epochs if "searched" in e["phase"] and e["epoch"] == EPOCHS]
+    assert result["seconds"]["final"] == pytest.approx(np.mean(last), abs=1e-3)
     rounds = files["rounds.jsonl"]
     assert [r["round"] for r in rounds] == [0, 1]
     assert rounds[1]["channels"] == rounds[0]["next_channels"]

@@ -195,6 +195,7 @@ def test_a_result_is_what_the_journals_tell(run, monkeypatch):
         lambda x: x["searched"].update(top1=[0.8, 0.0]),
         lambda x: x.update(difference={}),
         lambda x: x.update(search_macs=1),
+        lambda x: x["seconds"].update(search=-1.0),
         lambda x: x.pop("original"),
         lambda x: x.clear(),
     ):
