@@ -18,6 +18,7 @@ from furs_jax.errors import MissingExtraError
 
 # name -> module. Imported when asked for: runs print tables without matplotlib.
 _EXPORTS = {
+    "compare_methods": "method_table",
     "comparison": "table4",
     "published_table": "table4",
     "read_run": "run_record",
@@ -26,6 +27,7 @@ _EXPORTS = {
     "draw_accuracy": "accuracy",
     "draw_channels": "figures",
     "draw_furs": "figures",
+    "draw_methods": "method_figure",
     "compare_furs": "figures",
     "save": "style",
 }

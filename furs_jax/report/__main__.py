@@ -2,7 +2,8 @@
 
 Writes, for one run into RUN/report, for several into DIR: report.md and table.csv with Table 4's
 columns, and as PNG and SVG the network before and after, FURs and channels of every round, and
-accuracy against MACs. An unfinished run gives what it has.
+accuracy against MACs. Where several methods searched, methods.csv and a figure compare them. An
+unfinished run gives what it has.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from urllib.parse import quote
 
 from furs_jax.errors import ConfigError, FursError, MissingExtraError
 from furs_jax.paths import resolve
+from furs_jax.report.method_table import MethodTable, are_methods, compare_methods
 from furs_jax.report.run_record import NETWORK_ADJUSTMENT, RunRecord, read_run
 from furs_jax.report.sizes import size_changes
 from furs_jax.report.table4 import Table, comparison
@@ -40,9 +42,12 @@ def write_report(runs: Sequence[RunRecord], output: pathlib.Path, each: bool = T
       MissingExtraError: no matplotlib; the tables are written.
     """
     output.mkdir(parents=True, exist_ok=True)
-    table = comparison(runs)
-    (output / "table.csv").write_text(table.csv())
-    _write_page(output, runs, table, [])
+    tables: list[Table | MethodTable] = [comparison(runs)]
+    (output / "table.csv").write_text(tables[0].csv())
+    if are_methods(runs):
+        tables.insert(0, compare_methods(runs))
+        (output / "methods.csv").write_text(tables[0].csv())
+    _write_page(output, runs, tables, [])
     draw = importlib.import_module("furs_jax.report")
     save = draw.save  # raises where there is no matplotlib
     written, missing = [], []
@@ -52,13 +57,16 @@ def write_report(runs: Sequence[RunRecord], output: pathlib.Path, each: bool = T
             written.append(name)
         except FursError as error:
             missing.append(f"{name} is not drawn: {error}")
-    _write_page(output, runs, table, written)
+    _write_page(output, runs, tables, written)
     return missing
 
 
 def _figures(runs: Sequence[RunRecord], draw, each: bool) -> Iterator[tuple[str, Callable]]:
     """The figures' file names and functions."""
-    yield "accuracy", lambda: draw.draw_accuracy(runs)
+    if are_methods(runs):
+        yield "methods", lambda: draw.draw_methods(runs)
+    else:
+        yield "accuracy", lambda: draw.draw_accuracy(runs)
     for run, name in zip(runs, _unique_names(runs), strict=True) if each else ():
         prefix = f"{name}_" if len(runs) > 1 else ""
         yield f"{prefix}network", lambda run=run: _network_figure(run, draw)
@@ -89,12 +97,16 @@ def _unique_names(runs: Sequence[RunRecord]) -> list[str]:
 
 
 def _write_page(
-    output: pathlib.Path, runs: Sequence[RunRecord], table: Table, figures: Sequence[str]
+    output: pathlib.Path,
+    runs: Sequence[RunRecord],
+    tables: Sequence[Table | MethodTable],
+    figures: Sequence[str],
 ) -> None:
     titles = list(dict.fromkeys(f"{run.title} on {run.data}" for run in runs))
     title = ", ".join(titles[:3]) + (f" and {len(titles) - 3} more" if len(titles) > 3 else "")
     images = [f"![{markdown(name)}]({quote(name)}.png)" for name in figures]
-    text = "\n\n".join([f"# {markdown(title)}", table.markdown().rstrip(), *images]) + "\n"
+    parts = [f"# {markdown(title)}", *(table.markdown().rstrip() for table in tables), *images]
+    text = "\n\n".join(parts) + "\n"
     (output / "report.md").write_text(text)
 
 

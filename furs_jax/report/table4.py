@@ -6,7 +6,7 @@ import functools
 import importlib.resources
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from furs_jax.report.run_record import NETWORK_ADJUSTMENT, RunRecord
@@ -58,25 +58,31 @@ class Table:
 
     def csv(self) -> str:
         """The same figures as fractions and numbers, with half widths of 95 % intervals."""
-        stream = io.StringIO()
-        writer = csv.writer(stream, lineterminator="\n")
-        intervals = ("top1", "top1_difference", "top5", "top5_difference")
-        halves = {name: (name, f"{name}_half_width") for name in intervals}
-        writer.writerow([x for f in Row._fields for x in halves.get(f, (f,))])
-        for row in self.rows:
-            cells: list[Any] = []
-            for field, value in row._asdict().items():
-                if field in intervals:
-                    cells += ["" if x is None else f"{x:.6g}" for x in value or (None, None)]
-                elif isinstance(value, str):
-                    cells.append(csv_text(value))
-                else:
-                    cells.append("" if value is None else value)
-            writer.writerow(cells)
-        return stream.getvalue()
+        return csv_lines(Row, self.rows, ("top1", "top1_difference", "top5", "top5_difference"))
 
     def _repr_markdown_(self) -> str:  # how a notebook shows it
         return self.markdown()
+
+
+def csv_lines(
+    header: type[NamedTuple], rows: Iterable[NamedTuple], intervals: Sequence[str]
+) -> str:
+    """Comma-separated values of rows; of each of the `intervals` its half width, too."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    halves = {name: (name, f"{name}_half_width") for name in intervals}
+    writer.writerow([x for f in header._fields for x in halves.get(f, (f,))])
+    for row in rows:
+        cells: list[Any] = []
+        for field, value in row._asdict().items():
+            if field in intervals:
+                cells += ["" if x is None else f"{x:.6g}" for x in value or (None, None)]
+            elif isinstance(value, str):
+                cells.append(csv_text(value))
+            else:
+                cells.append("" if value is None else value)
+        writer.writerow(cells)
+    return stream.getvalue()
 
 
 def comparison(runs: Sequence[RunRecord], published: bool = True) -> Table:
@@ -147,9 +153,10 @@ def _published_row(record: dict) -> Row:
 
 
 def method_title(name: str) -> str:
-    """Of a method, as `config.method` names it: "Network Adjustment"."""
+    """Of a method, as `config.method` names it: "Network Adjustment", or as published: "SFP"."""
     *_, own = name.split(":")
-    return own if ":" in name else name.replace("_", " ").title()
+    known = {row["method"].lower(): row["method"] for row in _published()["rows"]}
+    return own if ":" in name else known.get(name) or name.replace("_", " ").title()
 
 
 def _rows(run: RunRecord) -> list[Row]:
@@ -163,8 +170,8 @@ def _rows(run: RunRecord) -> list[Row]:
                 data=run.data,
                 network=run.title,
                 method=method_title(run.method) if name == "searched" else name,
-                ft=_fine_tuned(run, name),
-                kd=_distilled(run.config, name),
+                ft=is_fine_tuned(run, name),
+                kd=is_distilled(run.config, name),
                 top1=entry["top1"],
                 top1_difference=shown["top1"],
                 top5=entry["top5"],
@@ -177,13 +184,13 @@ def _rows(run: RunRecord) -> list[Row]:
     return rows
 
 
-def _fine_tuned(run: RunRecord, name: str) -> bool:
+def is_fine_tuned(run: RunRecord, name: str) -> bool:
     """Whether its training begins with weights: Network Adjustment's first round does."""
     pruned = name == "searched" and run.method != NETWORK_ADJUSTMENT
     return bool(run.config.get("init_from")) and (pruned or name == TRAINED)
 
 
-def _distilled(config: dict[str, Any], name: str) -> bool:
+def is_distilled(config: dict[str, Any], name: str) -> bool:
     teacher = config.get("kd", {}).get("teacher")
     return teacher is not None and not teacher == name == ORIGINAL
 
