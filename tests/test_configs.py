@@ -8,7 +8,17 @@ import re
 
 import pytest
 
-from configs import cifar100, default, digits, fashion, imagenet, r18, r20_cifar
+from configs import (
+    cifar100,
+    compare_fashion,
+    default,
+    digits,
+    fashion,
+    imagenet,
+    r18,
+    r20_cifar,
+    table4,
+)
 from furs_jax.furs.estimate import Estimator
 from furs_jax.furs.measure import estimator_of
 from furs_jax.networks import get_network
@@ -49,6 +59,32 @@ def test_every_row_costs_what_was_published(file):
         found[row] = net.macs(net.channels) / 1e6
     # The CIFAR figures seem to leave the stem out, about 1 %.
     assert found == pytest.approx(PUBLISHED[file], rel=0.015)
+
+
+@pytest.mark.parametrize(
+    ("file", "width", "macs", "shape", "classes"),
+    [
+        (compare_fashion, compare_fashion.WIDTH, compare_fashion.MACS, (14, 14, 1), 10),
+        (table4, 1.0, table4.MACS[1.0], (224, 224, 3), 1000),
+    ],
+    ids=["compare_fashion", "table4"],
+)
+def test_a_comparison_of_methods_has_its_budgets(file, width, macs, shape, classes):
+    """Of the unpruned network that the shares are of, whose weights and lessons are given."""
+    config = file.get_config()
+    net = get_network(config.network, width, classes, image_shape=shape)
+    assert net.macs(net.channels) == macs
+    assert config.prune.width_multiplier == width
+    settings = list(file.sweep())
+    for method in file.METHODS:
+        own = [setting for setting in settings if setting["method"] == method]
+        plain = [s for s in own if not {"init_from", "kd.teacher"} & s.keys()]
+        assert len(plain) == len({s["flops_budget"] for s in settings}) >= 2
+        assert any("init_from" in s for s in own) == (method in file.FINE_TUNED)
+    assert all(s.get("kd.width_multiplier", width) == width for s in settings)
+    smoke = file.get_config("smoke")
+    assert smoke.final.seeds < 3
+    assert smoke.search.rounds < config.search.rounds
 
 
 @pytest.mark.parametrize("file", PUBLISHED, ids=lambda file: file.__name__)
