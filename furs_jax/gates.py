@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
 
@@ -108,6 +109,49 @@ def fit_width(x: jax.Array, width: int) -> jax.Array:
     if missing < 0:
         return x[..., -missing:]
     return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (missing, 0)))
+
+
+# Where channels lie, in their order: counted from the end of a site's full width, falling. Sums
+# align the last channels, so that in all that is summed the same number is the same channel.
+Places = Sequence[int]
+
+
+def site_places(
+    channels: Sequence[int], places: Sequence[Places] | None = None
+) -> tuple[Places, ...]:
+    """Of each site: as given, or without any the last ones.
+
+    Raises:
+      ValueError: what is given is of other widths.
+    """
+    if places is None:
+        return tuple(range(width - 1, -1, -1) for width in channels)
+    if tuple(map(len, places)) != tuple(channels):
+        raise ValueError(f"places of {tuple(map(len, places))} channels for {tuple(channels)}")
+    return tuple(places)
+
+
+def joined_places(*sides: Places) -> Places:
+    """Of a sum, which has all that any side has."""
+    if all(isinstance(side, range) for side in sides):
+        return max(sides, key=len)
+    return tuple(sorted(set().union(*sides), reverse=True))
+
+
+def fit_places(x: jax.Array, own: Places, wanted: Places) -> jax.Array:
+    """The channels of x at the places wanted, zero where it has none; see `fit_width`.
+
+    Args:
+      x: shape (N, H, W, len(own)).
+      own: of its channels, from `site_places` or `joined_places`. Wanted, too.
+    """
+    if isinstance(own, range) and isinstance(wanted, range):
+        return fit_width(x, len(wanted))
+    if tuple(own) == tuple(wanted):
+        return x
+    index = {place: channel for channel, place in enumerate(own)}
+    x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, 1)))
+    return x[..., np.array([index.get(place, len(own)) for place in wanted])]
 
 
 def sample_noise(keys: jax.Array, channels: Sequence[int]) -> jax.Array:

@@ -115,6 +115,24 @@ def _trace(net: Searchable, channels: tuple[int, ...]) -> _Trace:
     return _Trace(SiteAxes(channels, by_axis, graph.free_sites()), graph, nodes, scalars)
 
 
+def is_silent_without(
+    net: Searchable, arrays: Mapping[int, Sequence[tuple[Axis, np.ndarray]]]
+) -> dict[int, bool]:
+    """For each site whether all its channels are zero where these parts of its arrays are.
+
+    Args:
+      net: the network.
+      arrays: site -> its axes, each with indices of it.
+    """
+    trace = _trace(net, net.channels)
+    return {
+        site: bool(
+            trace.graph.silent([n for a, index in own for n in trace.nodes[a][index]])[site].all()
+        )
+        for site, own in arrays.items()
+    }
+
+
 def grows_in_front(net: Searchable) -> bool:
     """Whether new channels, in front of each site's, leave the others what they were.
 

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from furs_jax.gates import Gates, fit_width, gate, match_streams
+from furs_jax.gates import Gates, Places, fit_places, gate, match_streams
 from furs_jax.networks.depthwise import depthwise_convolution
 from furs_jax.networks.layers import Layer
 
@@ -90,18 +90,23 @@ class ConvBatchNorm(nn.Module):
         )(x)
 
 
-def residual_sum(
-    shortcut: jax.Array, x: jax.Array, width: int, gates: Gates, site: int, gates_sum: bool
-) -> jax.Array:
-    """shortcut + x, of `width` channels, with the gate of x's site.
+class Join(NamedTuple):
+    """A residual sum's plan."""
 
-    Where removing a channel of x removes it from the shortcut too, the gate covers the sum.
-    """
-    shortcut = fit_width(shortcut, width)
-    if gates_sum:
+    site: int  # of the block's output
+    shortcut: Places
+    output: Places  # of the block
+    trunk: Places  # of the sum
+    gates_sum: bool  # whether removing a channel of the output removes it from the shortcut, too
+
+
+def residual_sum(shortcut: jax.Array, x: jax.Array, join: Join, gates: Gates) -> jax.Array:
+    """shortcut + x with the gate of x's site, which may cover the sum."""
+    shortcut = fit_places(shortcut, join.shortcut, join.trunk)
+    if join.gates_sum:
         shortcut, x = match_streams(gates, shortcut, x)
-        return gate(shortcut + x, gates, site)
-    x = fit_width(gate(x, gates, site), width)
+        return gate(shortcut + x, gates, join.site)
+    x = fit_places(gate(x, gates, join.site), join.output, join.trunk)
     shortcut, x = match_streams(gates, shortcut, x)
     return shortcut + x
 

@@ -283,13 +283,14 @@ def test_the_trunk_keeps_the_widest_or_the_block_rules():
     channels = (4, 9, 4, 6, 4, 5)
     widths = {
         padding: [
-            b.trunk for b in get_network("resnet8_cifar", padding=padding).module(channels).blocks()
+            len(b.join.trunk)
+            for b in get_network("resnet8_cifar", padding=padding).module(channels).blocks()
         ]
         for padding in PADDINGS
     }
     assert widths == {"max": [16, 16, 16], "local": [9, 6, 5]}
     downsampling = get_network("resnet18").module([8, 8, 8, 200] + [8] * 12).blocks()
-    assert [block.trunk for block in downsampling] == [64, 200, 8, 8, 8, 8, 8, 8]
+    assert [len(block.join.trunk) for block in downsampling] == [64, 200, 8, 8, 8, 8, 8, 8]
 
 
 def test_site_names_are_the_convolutions_of_the_blocks():

@@ -11,12 +11,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from furs_jax.gates import Gates, gate
+from furs_jax.gates import Gates, Places, gate, joined_places, site_places
 from furs_jax.networks.blocks import (
     CIFAR,
     IMAGENET,
     Conv,
     ConvBatchNorm,
+    Join,
     downsample,
     residual_sum,
     scaled,
@@ -46,8 +47,7 @@ class Block(NamedTuple):
     squeeze: int  # width of SE's bottleneck; 0: no SE
     project: Conv
     shortcut: bool
-    trunk: int  # width of the block's output
-    gates_sum: bool  # whether the output site's width is also that of the shortcut
+    join: Join  # without a shortcut, of the output alone
 
 
 class MBConvNet(nn.Module):
@@ -65,6 +65,7 @@ class MBConvNet(nn.Module):
       stem_stride: 2 for ImageNet.
       activation: "relu" or "swish".
       padding: see `ResNet`; a stage's first block resets the trunk.
+      places: see `ResNet`.
       stochastic_depth: rate of dropping a whole block in training, growing linearly with depth
         (Huang et al., ECCV 2016); above 0 it needs an rng of the name "dropout".
       dtype: of the computation; parameters and BatchNorm statistics are float32.
@@ -80,6 +81,7 @@ class MBConvNet(nn.Module):
     stem_stride: int = 2
     activation: str = "relu"
     padding: str = "max"
+    places: tuple[tuple[int, ...], ...] | None = None
     stochastic_depth: float = 0.0
     dtype: Any = jnp.float32
     axis_name: str | None = None
@@ -89,28 +91,29 @@ class MBConvNet(nn.Module):
 
     def blocks(self) -> list[Block]:
         """The plan: the one place that knows what the network consists of."""
-        plan, trunk, site = [], self.stem, 0
+        plan, (trunk,), site = [], site_places([self.stem]), 0
         for number, stage in enumerate(self.stages):
             for index in range(stage.repeats):
                 name = f"stage{number + 1}_block{index + 1}"
                 plan.append(self._block(name, stage, index, trunk, site, self.squeezes[len(plan)]))
-                trunk, site = plan[-1].trunk, plan[-1].project.site + 1
+                trunk, site = plan[-1].join.trunk, plan[-1].project.site + 1
         return plan
 
     def _block(
-        self, name: str, stage: Stage, index: int, trunk: int, site: int, squeeze: int
+        self, name: str, stage: Stage, index: int, trunk: Places, site: int, squeeze: int
     ) -> Block:
-        expand, middle, inner = None, trunk, None
+        expand, middle, inner = None, len(trunk), None
         if stage.expansion > 1:
             middle, inner = self.channels[site], site
-            expand, site = Conv(f"{name}_expand", trunk, middle, 1, 1, inner), site + 1
+            expand, site = Conv(f"{name}_expand", len(trunk), middle, 1, 1, inner), site + 1
         stride = stage.stride if index == 0 else 1
         depthwise = Conv(f"{name}_depthwise", middle, middle, stage.kernel, stride, inner, middle)
-        output, shortcut = self.channels[site], index > 0
-        project = Conv(f"{name}_project", middle, output, 1, 1, site)
+        output, shortcut = site_places(self.channels, self.places)[site], index > 0
+        project = Conv(f"{name}_project", middle, len(output), 1, 1, site)
         local = self.padding == "local" or not shortcut
-        width = output if local else max(trunk, output)
-        return Block(expand, depthwise, squeeze, project, shortcut, width, local)
+        after = output if local else joined_places(trunk, output)
+        join = Join(site, trunk, output, after, local)
+        return Block(expand, depthwise, squeeze, project, shortcut, join)
 
     def layers(self, image_shape: tuple[int, int, int]) -> tuple[Layer, ...]:
         """The table of layers for images of shape (H, W, C)."""
@@ -126,7 +129,7 @@ class MBConvNet(nn.Module):
                 rows.append(Layer(f"{name}_se1", 1, width, block.squeeze, 1, 1, dense=True))
                 rows.append(Layer(f"{name}_se2", 1, block.squeeze, width, 1, 1, dense=True))
             rows.append(block.project.layer(size))
-        rows.append(Conv("head_conv", block.trunk, self.head, 1).layer(size))
+        rows.append(Conv("head_conv", len(block.join.trunk), self.head, 1).layer(size))
         rows.append(Layer("head", 1, self.head, self.num_classes, 1, 1, dense=True))
         return tuple(rows)
 
@@ -160,12 +163,11 @@ class MBConvNet(nn.Module):
         if block.squeeze:
             y = self._excite(block, y)
         y = self._conv(block.project, y, train)
-        site = block.project.site
         if not block.shortcut:
-            return gate(y, gates, site)
+            return gate(y, gates, block.project.site)
         if drop_rate > 0:
             y = self._drop(y, drop_rate)
-        return residual_sum(x, y, block.trunk, gates, site, block.gates_sum)
+        return residual_sum(x, y, block.join, gates)
 
     def _excite(self, block: Block, x: jax.Array) -> jax.Array:
         def dense(place: int, width: int) -> nn.Dense:

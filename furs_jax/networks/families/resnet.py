@@ -10,12 +10,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from furs_jax.gates import Gates, gate
+from furs_jax.gates import Gates, Places, gate, joined_places, site_places
 from furs_jax.networks.blocks import (
     CIFAR,
     IMAGENET,
     Conv,
     ConvBatchNorm,
+    Join,
     average_pool,
     downsample,
     residual_sum,
@@ -30,8 +31,7 @@ class Block(NamedTuple):
     first: Conv
     second: Conv
     shortcut: Conv | None  # None: identity, pooled where the block has a stride
-    trunk: int  # width of the residual sum
-    gates_sum: bool  # whether the second site's width is also that of the shortcut
+    join: Join
 
 
 class ResNet(nn.Module):
@@ -45,6 +45,7 @@ class ResNet(nn.Module):
         shortcuts.
       padding: how unequal widths are summed. "max": the narrower side is padded, and the trunk
         keeps the widest so far (reset at a projection). "local": the block's output rules.
+      places: of each site's channels, see `furs_jax.gates.Places`; None: the last ones.
       dtype: of the computation; parameters and BatchNorm statistics are float32.
       axis_name: mapped axis over which BatchNorm averages its statistics in training.
     """
@@ -55,6 +56,7 @@ class ResNet(nn.Module):
     num_classes: int
     imagenet: bool = False
     padding: str = "max"
+    places: tuple[tuple[int, ...], ...] | None = None
     dtype: Any = jnp.float32
     axis_name: str | None = None
 
@@ -64,23 +66,27 @@ class ResNet(nn.Module):
 
     def blocks(self) -> list[Block]:
         """The plan: the one place that knows what the network consists of."""
-        plan, trunk, site = [], self.stem, 0
+        plan, site = [], 0
+        (trunk,), places = site_places([self.stem]), site_places(self.channels, self.places)
         for stage, count in enumerate(self.blocks_per_stage):
             for index in range(count):
                 stride = 2 if stage > 0 and index == 0 else 1
-                plan.append(self._block(f"stage{stage + 1}_block{index + 1}", trunk, stride, site))
-                trunk, site = plan[-1].trunk, site + 2
+                name, output = f"stage{stage + 1}_block{index + 1}", places[site + 1]
+                plan.append(self._block(name, trunk, output, stride, site))
+                trunk, site = plan[-1].join.trunk, site + 2
         return plan
 
-    def _block(self, name: str, trunk: int, stride: int, site: int) -> Block:
-        middle, output = self.channels[site], self.channels[site + 1]
-        first = Conv(f"{name}_conv1", trunk, middle, 3, stride, site)
-        second = Conv(f"{name}_conv2", middle, output, 3, 1, site + 1)
+    def _block(self, name: str, trunk: Places, output: Places, stride: int, site: int) -> Block:
+        middle, width = self.channels[site], len(output)
+        first = Conv(f"{name}_conv1", len(trunk), middle, 3, stride, site)
+        second = Conv(f"{name}_conv2", middle, width, 3, 1, site + 1)
         shortcut = None
         if self.imagenet and stride > 1:
-            shortcut = Conv(f"{name}_shortcut", trunk, output, 1, stride, site + 1)
+            shortcut = Conv(f"{name}_shortcut", len(trunk), width, 1, stride, site + 1)
+            trunk = output
         local = self.padding == "local" or shortcut is not None
-        return Block(first, second, shortcut, output if local else max(trunk, output), local)
+        after = output if local else joined_places(trunk, output)
+        return Block(first, second, shortcut, Join(site + 1, trunk, output, after, local))
 
     def layers(self, image_shape: tuple[int, int, int]) -> tuple[Layer, ...]:
         """The table of layers for images of shape (H, W, C)."""
@@ -93,7 +99,9 @@ class ResNet(nn.Module):
             rows += [conv.layer(size) for conv in convs]
             size = downsample(size, block.first.stride)
             rows.append(block.second.layer(size))
-        rows.append(Layer("head", 1, blocks[-1].trunk, self.num_classes, 1, 1, dense=True))
+        rows.append(
+            Layer("head", 1, len(blocks[-1].join.trunk), self.num_classes, 1, 1, dense=True)
+        )
         return tuple(rows)
 
     @nn.compact
@@ -122,8 +130,7 @@ class ResNet(nn.Module):
             x = self._conv(block.shortcut, x, train)
         elif block.first.stride > 1:
             x = average_pool(x)
-        site = block.second.site
-        return self.activate_trunk(residual_sum(x, y, block.trunk, gates, site, block.gates_sum))
+        return self.activate_trunk(residual_sum(x, y, block.join, gates))
 
 
 def cifar_resnet(depth: int, width_multiplier: float, **fields: Any) -> ResNet:
