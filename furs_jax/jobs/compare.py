@@ -16,7 +16,7 @@ from furs_jax.networks.network import Network
 from furs_jax.objectives import Objective
 from furs_jax.options.schema import Options
 from furs_jax.run.context import Run
-from furs_jax.run.entries import compare_entry, training_macs
+from furs_jax.run.entries import compare_entry, training_macs, vector_entry
 from furs_jax.run.folder import Files
 from furs_jax.run.phases import first_recipe, from_weights, is_trained, train_phase
 from furs_jax.run.statistics import difference_interval, mean_interval
@@ -187,9 +187,7 @@ def train_seeds(
 
 def _size(run: Run, net: Network) -> Record:
     """What a network's vector is and costs."""
-    cost = load_cost(run.options.cost, net).record(net.channels)
-    sizes = {"macs": net.macs(net.channels), "params": net.params(net.channels)}
-    return {"channels": list(net.channels), **sizes, **cost}
+    return vector_entry(net, load_cost(run.options.cost, net), net.channels)
 
 
 def _then(init: Callable[[int], TrainState], after_epoch: Callable) -> Callable[[int], TrainState]:

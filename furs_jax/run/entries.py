@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from furs_jax.costs import Cost
 from furs_jax.data.batches import steps_per_epoch
 from furs_jax.data.dataset import AnySplit
 from furs_jax.networks.network import Network
@@ -16,6 +17,12 @@ def training_macs(net: Network, channels: Sequence[int], recipe: Recipe, split: 
     """MACs of a training; a backward pass counts as two forward ones."""
     steps = recipe.epochs * steps_per_epoch(split, recipe.batch_size)
     return 3 * net.macs(channels) * recipe.batch_size * steps
+
+
+def vector_entry(net: Network, cost: Cost, channels: Sequence[int]) -> Record:
+    """What a vector is and costs."""
+    sizes = {"macs": net.macs(channels), "params": net.params(channels)}
+    return {"channels": list(channels), **sizes, **cost.record(channels)}
 
 
 def compare_entry(found: Record, expected: Record, name: str) -> None:
