@@ -79,11 +79,17 @@ class ConvBatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """x of shape (N, H, W, inputs) to (N, H/stride, W/stride, outputs), dtype `dtype`."""
+        return self.normalised(x, train)
+
+    def normalised(self, x: jax.Array, train: bool, affine: bool = True) -> jax.Array:
+        """As called; without `affine` BatchNorm has no scale and bias, which the caller gives."""
         x = convolution(self.conv, self.dtype, "conv")(x)
         return nn.BatchNorm(
             use_running_average=not train,
             momentum=self.momentum,
             epsilon=self.epsilon,
+            use_scale=affine,
+            use_bias=affine,
             dtype=self.dtype,
             axis_name=self.axis_name,
             name="bn",

@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 # Of each convolution or product: numbers that multiply to its MACs.
@@ -37,6 +39,16 @@ class MacsModel:
     def __call__(self, channels: Sequence[int]) -> int:
         """MACs of one image."""
         return round(float(self.factors(channels).reshape(self.products, -1).prod(axis=1).sum()))
+
+    def smooth(self, widths: jax.Array) -> jax.Array:
+        """MACs of widths that need not be whole, with a gradient; float32, shape ()."""
+        slopes, offsets, least = (
+            jnp.asarray(x, jnp.float32) for x in (self.slopes, self.offsets, self.least)
+        )
+        values = offsets + jnp.dot(slopes, widths, precision=jax.lax.Precision.HIGHEST)
+        largest = jnp.max(jnp.where(self.largest, widths[None], 0.0), axis=1, initial=0.0)
+        values = values.at[self.second].set(jnp.maximum(least, largest))
+        return jnp.sum(jnp.prod(values.reshape(self.products, -1), axis=1))
 
     def factors(self, channels: Sequence[int]) -> np.ndarray:
         """All factors, shape (F,)."""

@@ -31,11 +31,15 @@ class Layer(NamedTuple):
         return math.prod(self.window) * (self.inputs // self.groups) * self.outputs
 
     @property
+    def factors(self) -> tuple[int, int, int]:
+        """Numbers that multiply to its MACs."""
+        taps = math.prod(self.window) * self.height * self.width
+        return taps if self.pairs is None else self.pairs, self.inputs // self.groups, self.outputs
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates for one image."""
-        if self.pairs is None:
-            return self.weights * self.height * self.width
-        return self.pairs * (self.inputs // self.groups) * self.outputs
+        return math.prod(self.factors)
 
     @property
     def params(self) -> int:

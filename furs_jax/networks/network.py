@@ -77,6 +77,14 @@ class Network(Searchable):
         """Number of trained values."""
         return sum(layer.params for layer in self.layers(channels))
 
+    def macs_formula(self) -> MacsModel | None:
+        """MACs as a formula of the channels, which can be differentiated; None where none fits."""
+        return fit_macs(
+            lambda channels: [layer.factors for layer in self.layers(channels)],
+            self.channels,
+            self.multiple,
+        )
+
     @property
     def site_names(self) -> tuple[str, ...]:
         """The name of each site's layer."""
@@ -121,6 +129,9 @@ class TracedNetwork(Network):
         if below == above:
             return low
         return round(low + max(shares, key=abs) * (self._traced_macs(above) - low))
+
+    def macs_formula(self) -> MacsModel | None:
+        return self.model
 
     def _traced_macs(self, channels: Sequence[int]) -> int:
         trace = trace_module(self.module(channels), self.image_shape)

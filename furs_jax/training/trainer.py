@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from furs_jax.data.augment import normalise
 from furs_jax.data.batches import steps_per_epoch
@@ -102,15 +103,17 @@ def make_trainer(
     recipe: Recipe,
     split: AnySplit,
     objective: Objective | None = None,
+    optimizer: optax.GradientTransformation | None = None,
 ) -> Trainer:
     """Prepares to train the network of `channels` on `split`.
 
     Args:
       objective: by default the task's.
+      optimizer: by default the recipe's.
     """
     objective = objective or task.objective.of_recipe(recipe)
     epoch_steps = steps_per_epoch(split, recipe.batch_size)
-    optimizer = make_optimizer(recipe, epoch_steps)
+    optimizer = optimizer or make_optimizer(recipe, epoch_steps)
     module = task.net.module(channels, dtype=task.dtype, axis_name=AXIS)
     two_programs = takes_two_programs(task, channels, recipe.batch_size)
     step = make_train_step(
