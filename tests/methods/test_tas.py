@@ -19,6 +19,7 @@ OPTIONS = {
     "train.epochs": 2,
     "final.train.epochs": 1,
     "final.seeds": 1,
+    "final.original": False,
 }
 
 

@@ -16,7 +16,7 @@ from furs_jax.networks.supernet import candidate_widths, draw_two, supernet
 from furs_jax.objectives import Forward, Objective, Outcome
 from furs_jax.objectives.cross_entropy import CrossEntropy
 from furs_jax.training.recipe import make_optimizer
-from furs_jax.training.step import shard
+from furs_jax.training.step import replicated, shard
 from furs_jax.training.train import train
 from furs_jax.training.trainer import make_trainer
 from furs_jax.training.width_search import (
@@ -29,11 +29,11 @@ from furs_jax.training.width_search import (
 from tests.training.test_step import RECIPE, random_split, random_task
 
 NET = Network("plain", Plain((10, 7), 4, num_classes=10, stages=1), (8, 8, 1))
-WIDTHS = candidate_widths(NET.channels)
+WIDTHS, FORMULA = candidate_widths(NET.channels), NET.macs_formula()
 
 
 def penalty(need):
-    return Penalty(NET.macs_formula(), WIDTHS, need, 0.05, 2.0)
+    return Penalty(FORMULA, WIDTHS, need, 0.05, 2.0)
 
 
 @functools.cache
@@ -61,7 +61,7 @@ def _probable(index):
 
 def _slow_penalty(logits, need, most):
     shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    expected = NET.macs_formula()((shares * WIDTHS).sum(axis=1))
+    expected = FORMULA((shares * WIDTHS).sum(axis=1))
     now = NET.macs(WIDTHS[np.arange(len(WIDTHS)), logits.argmax(axis=1)])
     if now > need:
         return 2 * np.log(expected)
@@ -74,7 +74,7 @@ def test_the_penalty_steers_the_likeliest_network_to_the_budget(place, sign):
     now = NET.macs(WIDTHS[:, 5])
     # Within the tolerance, and not so if it were one of the need or of nothing.
     need = {"above": now - 1, "within": now + 0.049 * most, "below": now + 0.051 * most}[place]
-    value, gradient = jax.value_and_grad(penalty(need))(jnp.array(logits, jnp.float32))
+    value, gradient = jax.jit(jax.value_and_grad(penalty(need)))(jnp.array(logits, jnp.float32))
     assert float(value) == pytest.approx(_slow_penalty(logits, need, most), rel=1e-5)
     assert np.sign(value) == sign
     step, slow = 1e-2, np.zeros_like(logits)
@@ -89,7 +89,7 @@ def test_the_penalty_steers_the_likeliest_network_to_the_budget(place, sign):
 
 def _log_expected(logits):
     shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    factors = NET.macs_formula().factors((shares * WIDTHS).sum(axis=1))
+    factors = FORMULA.factors((shares * WIDTHS).sum(axis=1))
     return np.log(factors.reshape(-1, 3).prod(axis=1).sum())
 
 
@@ -104,8 +104,12 @@ def _batch(odd=0, even=0):
 
 def test_weights_learn_from_one_half_and_logits_from_the_other():
     made = trainer()
+
+    def begun():
+        return replicated(made.start(0), made.task.devices)  # as `train` gives it
+
     states = {
-        name: made.step(made.start(0), shard(_batch(**other), 1))[0].params
+        name: made.step(begun(), shard(_batch(**other), 1))[0].params
         for name, other in (("as is", {}), ("first", {"even": 1}), ("second", {"odd": 1}))
     }
 
@@ -177,31 +181,32 @@ def test_each_half_has_its_draw_and_the_penalty_is_the_logits():
     extra = {"key": jax.random.key_data(jax.random.key(3)), "inner": None}
     params = {"net": jnp.array([1.0, 2.0]), "logits": jnp.array(_probable(5), jnp.float32)}
     images, labels = jnp.array([1.0, 10.0, 3.0, 30.0]), jnp.array([1.0, 5.0, 1.0, 7.0])
+    step = jnp.int32(5)
 
-    def outcome(params, device, step):
+    @jax.jit
+    @jax.value_and_grad
+    def found(params, device):
         network = Forward(None, params, {}, images, {})
         key = jax.random.key(device)
-        return objective.loss(network, extra, {"label": labels}, key, jnp.int32(step))
+        return objective.loss(network, extra, {"label": labels}, key, step).loss
 
-    def slow(params, step):
-        key, tau = (
-            jax.random.fold_in(jax.random.key(3), step),
-            objective.temperature(jnp.int32(step)),
-        )
-        draws = [
-            draw_two(jax.random.fold_in(key, half), params["logits"], tau) for half in range(2)
-        ]
-        assert not np.array_equal(draws[0].index, draws[1].index)
-        first, second = (jnp.sum(draw.share[:, 0]) for draw in draws)
-        return 3.0 * 2.0 + first, (3.0 * 20.0 + second) * 6.0
+    def draws(logits):
+        key = jax.random.fold_in(jax.random.key(3), step)
+        keys = [jax.random.fold_in(key, half) for half in range(2)]
+        return [draw_two(key, logits, objective.temperature(step)) for key in keys]
 
-    for step in (0, 5):
-        found = outcome(params, 0, step)
-        first, second = slow(params, step)
-        term = penalty(1.0)(params["logits"])
-        assert float(found.loss) == pytest.approx(float(first + second + term), rel=1e-5)
-        assert float(outcome(params, 1, step).loss) == float(found.loss)
-        gradient = jax.grad(lambda p, s=step: outcome(p, 0, s).loss)(params)
-        expected = jax.grad(lambda p, s=step: slow(p, s)[1] + penalty(1.0)(p["logits"]))(params)
-        np.testing.assert_allclose(gradient["net"], 2.0)  # of the first half alone
-        np.testing.assert_allclose(gradient["logits"], expected["logits"], rtol=1e-4, atol=1e-6)
+    @jax.jit
+    @jax.value_and_grad
+    def slow(logits):
+        """Means of the images are 2 and 20, of the labels 1 and 6; the weights' sum is 3."""
+        first, second = (jnp.sum(draw.share[:, 0]) for draw in draws(logits))
+        fixed = jax.lax.stop_gradient(first)
+        return 3.0 * 2.0 + fixed + (3.0 * 20.0 + second) * 6.0 + penalty(1.0)(logits)
+
+    assert not np.array_equal(*(draw.index for draw in draws(params["logits"])))
+    loss, gradient = found(params, 0)
+    expected, of_logits = slow(params["logits"])
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+    assert float(found(params, 1)[0]) == float(loss)
+    np.testing.assert_allclose(gradient["net"], 2.0)  # of the first half alone
+    np.testing.assert_allclose(gradient["logits"], of_logits, rtol=1e-4, atol=1e-6)
