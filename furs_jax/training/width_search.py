@@ -30,7 +30,7 @@ class Drawn(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Penalty:
-    """What steers the choice of widths to a budget (section 3.2, equation 7).
+    """What steers the choice of widths to a budget (section 3.1, with the bounds of their code).
 
     Attributes:
       macs: of a vector.
