@@ -127,7 +127,11 @@ def _differences(result: Record) -> Record:
 
 def _figures(scores: list[Record]) -> Record:
     """Each seed's figures and their means with intervals."""
+    theoretical = [s["theoretical_macs"] for s in scores if "theoretical_macs" in s]
     return {
+        **(
+            {"theoretical_macs": round(math.fsum(theoretical) / len(scores))} if theoretical else {}
+        ),
         "seeds": [{key: s[key] for key in ("seed", "top1", "top5", "loss")} for s in scores],
         **{key: mean_interval([s[key] for s in scores]) for key in ("top1", "top5")},
     }

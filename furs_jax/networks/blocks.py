@@ -11,6 +11,7 @@ from furs_jax.gates import Gates, Places, fit_places, gate, match_streams
 from furs_jax.networks.depthwise import depthwise_convolution
 from furs_jax.networks.layers import Layer
 
+BEFORE_RELU = "before_relu"
 CIFAR, IMAGENET = (32, 32, 3), (224, 224, 3)  # shapes of images
 
 
@@ -24,6 +25,7 @@ class Conv(NamedTuple):
     stride: int = 1
     site: int | None = None
     groups: int = 1
+    skips: bool = False  # whether a low-cost layer says where it is zero
 
     @property
     def depthwise(self) -> bool:
@@ -43,6 +45,15 @@ class Conv(NamedTuple):
             self.groups,
             extra=extra,
         )
+
+    @property
+    def low_cost(self) -> "Conv":
+        """The convolution of its low-cost layer."""
+        return Conv(f"{self.name}_low_cost", self.inputs, 1, 1, self.stride)
+
+    def rows(self, size: tuple[int, int]) -> list[Layer]:
+        """Its row, behind that of its low-cost layer where it has one."""
+        return [*([self.low_cost.layer(size)] * self.skips), self.layer(size)]
 
 
 def downsample(size: tuple[int, int], stride: int) -> tuple[int, int]:
@@ -68,7 +79,12 @@ def convolution(conv: Conv, dtype: Any, name: str) -> nn.Conv:
 
 
 class ConvBatchNorm(nn.Module):
-    """Convolution without bias, then BatchNorm with statistics averaged over `axis_name`."""
+    """Convolution without bias, then BatchNorm with statistics averaged over `axis_name`.
+
+    Where the convolution `skips`, its outputs are multiplied, before their BatchNorm, by its
+    low-cost layer, relu(BN(conv1x1)) of one channel (Dong et al., CVPR 2017): where that is zero
+    they need not be computed. What is before that ReLU is sown as "intermediates", `BEFORE_RELU`.
+    """
 
     conv: Conv
     dtype: Any = jnp.float32
@@ -83,7 +99,9 @@ class ConvBatchNorm(nn.Module):
 
     def normalised(self, x: jax.Array, train: bool, affine: bool = True) -> jax.Array:
         """As called; without `affine` BatchNorm has no scale and bias, which the caller gives."""
+        factor = self._factor(x, train) if self.conv.skips else None
         x = convolution(self.conv, self.dtype, "conv")(x)
+        x = x if factor is None else x * factor
         return nn.BatchNorm(
             use_running_average=not train,
             momentum=self.momentum,
@@ -94,6 +112,12 @@ class ConvBatchNorm(nn.Module):
             axis_name=self.axis_name,
             name="bn",
         )(x)
+
+    def _factor(self, x: jax.Array, train: bool) -> jax.Array:
+        """Of the low-cost layer, shape (N, H/stride, W/stride, 1)."""
+        x = ConvBatchNorm(self.conv.low_cost, self.dtype, self.axis_name, name="low_cost")(x, train)
+        self.sow("intermediates", BEFORE_RELU, x)
+        return nn.relu(x)
 
 
 class Join(NamedTuple):

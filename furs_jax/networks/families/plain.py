@@ -22,6 +22,7 @@ class Plain(nn.Module):
       channels: widths of the sites, equally many in each stage.
       stem: width of the first convolution (not searched).
       stages: later ones start with stride 2.
+      skips: sites whose convolutions have a low-cost layer, see `ConvBatchNorm`.
       dtype: of the computation; parameters and BatchNorm statistics are float32.
       axis_name: mapped axis over which BatchNorm averages its statistics in training.
     """
@@ -30,6 +31,7 @@ class Plain(nn.Module):
     stem: int
     num_classes: int
     stages: int = 3
+    skips: tuple[int, ...] = ()
     dtype: Any = jnp.float32
     axis_name: str | None = None
 
@@ -41,14 +43,15 @@ class Plain(nn.Module):
             stage, index = divmod(site, per_stage)
             stride = 2 if stage > 0 and index == 0 else 1
             name = f"stage{stage + 1}_conv{index + 1}"
-            plan.append(Conv(name, plan[-1].outputs, width, 3, stride, site))
+            skips = site in self.skips
+            plan.append(Conv(name, plan[-1].outputs, width, 3, stride, site, skips=skips))
         return plan
 
     def layers(self, image_shape: tuple[int, int, int]) -> tuple[Layer, ...]:
         """The table of layers for images of shape (H, W, C)."""
         size, rows = image_shape[:2], []
         for conv in self.convs(image_shape[-1]):
-            rows.append(conv.layer(size))
+            rows += conv.rows(size)
             size = (rows[-1].height, rows[-1].width)
         rows.append(Layer("head", 1, self.channels[-1], self.num_classes, 1, 1, dense=True))
         return tuple(rows)

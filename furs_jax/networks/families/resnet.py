@@ -46,6 +46,7 @@ class ResNet(nn.Module):
       padding: how unequal widths are summed. "max": the narrower side is padded, and the trunk
         keeps the widest so far (reset at a projection). "local": the block's output rules.
       places: of each site's channels, see `furs_jax.gates.Places`; None: the last ones.
+      skips: sites whose convolutions have a low-cost layer, see `ConvBatchNorm`.
       dtype: of the computation; parameters and BatchNorm statistics are float32.
       axis_name: mapped axis over which BatchNorm averages its statistics in training.
     """
@@ -57,6 +58,7 @@ class ResNet(nn.Module):
     imagenet: bool = False
     padding: str = "max"
     places: tuple[tuple[int, ...], ...] | None = None
+    skips: tuple[int, ...] = ()
     dtype: Any = jnp.float32
     axis_name: str | None = None
 
@@ -78,8 +80,9 @@ class ResNet(nn.Module):
 
     def _block(self, name: str, trunk: Places, output: Places, stride: int, site: int) -> Block:
         middle, width = self.channels[site], len(output)
-        first = Conv(f"{name}_conv1", len(trunk), middle, 3, stride, site)
-        second = Conv(f"{name}_conv2", middle, width, 3, 1, site + 1)
+        skips = [own in self.skips for own in (site, site + 1)]
+        first = Conv(f"{name}_conv1", len(trunk), middle, 3, stride, site, skips=skips[0])
+        second = Conv(f"{name}_conv2", middle, width, 3, 1, site + 1, skips=skips[1])
         shortcut = None
         if self.imagenet and stride > 1:
             shortcut = Conv(f"{name}_shortcut", len(trunk), width, 1, stride, site + 1)
@@ -96,9 +99,9 @@ class ResNet(nn.Module):
         rows, blocks = [stem], self.blocks()
         for block in blocks:
             convs = (block.first, block.shortcut) if block.shortcut else (block.first,)
-            rows += [conv.layer(size) for conv in convs]
+            rows += [row for conv in convs for row in conv.rows(size)]
             size = downsample(size, block.first.stride)
-            rows.append(block.second.layer(size))
+            rows += block.second.rows(size)
         rows.append(
             Layer("head", 1, len(blocks[-1].join.trunk), self.num_classes, 1, 1, dense=True)
         )
