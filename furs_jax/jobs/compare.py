@@ -22,7 +22,7 @@ from furs_jax.run.phases import first_recipe, from_weights, is_trained, train_ph
 from furs_jax.run.statistics import difference_interval, mean_interval
 from furs_jax.training.distill import ORIGINAL, Distillation, Teacher
 from furs_jax.training.evaluate import Evaluator
-from furs_jax.training.loading import load_network
+from furs_jax.training.loading import load_network, save_network
 from furs_jax.training.step import TrainState
 from furs_jax.training.trainer import Trainer, make_trainer
 
@@ -180,6 +180,9 @@ def train_seeds(
         if found not in evaluators:
             evaluators[found] = Evaluator(own.task._replace(net=found), found.channels)
         pruned = {} if found == net else _size(run, found)
+        if pruned:
+            smaller = state.replace(**variables)
+            save_network(run.workdir.checkpoints / pruned_phase(name, seed), found, smaller)
         figures = evaluators[found](variables, test)
         scores.append({"network": name, "seed": seed, **pruned, **(told or {}), **figures})
         run.workdir.finals.append(scores[-1])
@@ -220,6 +223,11 @@ def _title(run: Run, name: str, seed: int) -> str:
 
 def final_phase(name: str, seed: int) -> str:
     return f"final_{name}_{seed}"
+
+
+def pruned_phase(name: str, seed: int) -> str:
+    """Of the smaller network that a training has ended as."""
+    return f"{final_phase(name, seed)}_pruned"
 
 
 def objective_of(run: Run, name: str, seed: int) -> Objective:

@@ -14,7 +14,7 @@ import numpy as np
 from furs_jax import paths
 from furs_jax.data.augment import normalise
 from furs_jax.errors import ConfigError, DataError, FursError, WorkdirError
-from furs_jax.jobs.compare import final_phase
+from furs_jax.jobs.compare import final_phase, pruned_phase
 from furs_jax.jobs.prepare import dataset_of
 from furs_jax.jobs.vectors import initial_network
 from furs_jax.machine.devices import resolve_dtype
@@ -25,7 +25,7 @@ from furs_jax.options.parse import of_record
 from furs_jax.options.schema import DataOptions, Options
 from furs_jax.run.folder import Files
 from furs_jax.training.checkpoint import latest_step
-from furs_jax.training.loading import load_network
+from furs_jax.training.loading import load_network, recorded_network
 
 _AT_ONCE = 64  # images that are computed together; bounds the memory
 
@@ -109,8 +109,8 @@ def load(
       path: a run's folder, for the found network as its first seed was trained (of mode "train",
         the given one), or a folder in a run's checkpoints/, such as
         runs/digits/checkpoints/final_original_0.
-        Of a method that prunes while it trains, the network before it was made smaller, which
-        computes the same.
+        Of a method that prunes while it trains the found network is the smaller one that is left
+        (final_searched_0_pruned); final_searched_0 was trained, and computes the same.
       network, cost: where the run's are your own, "my_package.my_module:MyNet". Their code is
         imported because you name it; what the run's files name is not.
 
@@ -135,7 +135,7 @@ def load(
         images = _images(stored, options.data, files)
     except (LookupError, AttributeError, TypeError) as error:
         raise damaged(files.config, f"a run's record has no such form ({error})") from error
-    net = initial_network(options, images)[0].net
+    net = recorded_network(str(folder), initial_network(options, images)[0].net, "path")
     channels, variables = load_network(str(folder), net, "path", options.data.name)
     classes = images.class_names or tuple(map(str, range(images.num_classes)))
     preprocessing = Preprocessing(images.mean, images.std, images.image_shape)
@@ -169,7 +169,9 @@ def _found_phase(files: Files) -> str:
             f"the run {files.path} is not finished: the command that began it goes on with it"
             f"{'; or give one of ' if others else ''}{', '.join(others)}"
         )
-    return final_phase(names[0], 0)
+    pruned = pruned_phase(names[0], 0)
+    there = latest_step(files.checkpoints / pruned) is not None
+    return pruned if there else final_phase(names[0], 0)
 
 
 def _with_own_code(options: Options, path: str | os.PathLike, **given: str | None) -> Options:

@@ -7,10 +7,10 @@ and may come back, with the momentum that they had. We differ:
 - The share is solved for the budget, at every selection, on the network that is really left.
 - Their code leaves BatchNorm as it is, which makes a constant of a zeroed filter: the pruned
   network is not the smaller one. After the last epoch we zero scale and bias, too. Until then they
-  are `SCALE` and `BIAS`. Without any, nothing would learn again: ReLU passes no gradient at zero
-  (of their filters, too, those never learn whose bias is not above zero), nor do kernel and scale
-  where both are zero. With the scale that was there BatchNorm makes a whole channel of what a
-  kernel of zeros learns in a few steps, and to zero it again ruins the network.
+  are the small `scale` and `bias`. With both at zero nothing would learn again: ReLU passes no
+  gradient at zero (so that of their filters those never learn whose bias is not positive), nor do
+  kernel and scale where both are zero. With the scale that was there BatchNorm makes a full channel
+  of what a kernel of zeros learns in a few steps; to zero it once more ruins the network.
 - A filter is all that makes a channel: of a projection shortcut, too.
 """
 
@@ -21,11 +21,15 @@ from furs_jax.networks.filters import site_filters, with_zeroed
 from furs_jax.run.context import Run
 from furs_jax.training.step import TrainState, replicated
 
-SCALE, BIAS = 0.01, 1e-4  # of BatchNorm behind a filter that is zeroed and shall learn
-
 
 class SoftFilterPruning(FilterPruning):
-    """Zeroes the filters of the smallest norms, again and again."""
+    """Zeroes the filters of the smallest norms, again and again.
+
+    Attributes:
+      scale, bias: of BatchNorm behind a filter that is zeroed and shall learn.
+    """
+
+    scale, bias = 0.01, 1e-4
 
     def scores(self, weights: np.ndarray) -> np.ndarray:
         return np.linalg.norm(weights, axis=1)
@@ -33,7 +37,7 @@ class SoftFilterPruning(FilterPruning):
     def after_epoch(self, run: Run, state: TrainState, epoch: int) -> TrainState:
         last = epoch == run.options.final.train.epochs
         filters, removed = site_filters(run.task.net), self.chosen(run, state)
-        left = (0.0, 0.0) if last else (SCALE, BIAS)
+        left = (0.0, 0.0) if last else (self.scale, self.bias)
         params = with_zeroed(state.params, filters, removed, *left)
         return state.replace(params=replicated(params, run.task.devices))
 

@@ -115,22 +115,20 @@ def _trace(net: Searchable, channels: tuple[int, ...]) -> _Trace:
     return _Trace(SiteAxes(channels, by_axis, graph.free_sites()), graph, nodes, scalars)
 
 
-def is_silent_without(
-    net: Searchable, arrays: Mapping[int, Sequence[tuple[Axis, np.ndarray]]]
-) -> dict[int, bool]:
+def silent_without(
+    net: Searchable, arrays: Sequence[Sequence[tuple[Axis, np.ndarray]]]
+) -> list[bool]:
     """For each site whether all its channels are zero where these parts of its arrays are.
 
     Args:
       net: the network.
-      arrays: site -> its axes, each with indices of it.
+      arrays: of each site axes, each with some of its indices.
     """
-    trace = _trace(net, net.channels)
-    return {
-        site: bool(
-            trace.graph.silent([n for a, index in own for n in trace.nodes[a][index]])[site].all()
-        )
-        for site, own in arrays.items()
-    }
+    trace, silent = _trace(net, net.channels), []
+    for site, own in enumerate(arrays):
+        nodes = [node for axis, index in own for node in trace.nodes[axis][index]]
+        silent.append(bool(trace.graph.silent(nodes)[site].all()))
+    return silent
 
 
 def grows_in_front(net: Searchable) -> bool:

@@ -36,9 +36,17 @@ class MacsModel:
     second: np.ndarray
     products: int
 
-    def __call__(self, channels: Sequence[int]) -> int:
-        """MACs of one image."""
-        return round(float(self.factors(channels).reshape(self.products, -1).prod(axis=1).sum()))
+    def __call__(
+        self, channels: Sequence[int], places: Sequence[Sequence[int]] | None = None
+    ) -> int:
+        """MACs of one image.
+
+        Args:
+          channels: the vector.
+          places: of each site's channels, see `furs_jax.gates.Places`; None: the last ones.
+        """
+        factors = self.factors(channels, places)
+        return round(float(factors.reshape(self.products, -1).prod(axis=1).sum()))
 
     def smooth(self, widths: jax.Array) -> jax.Array:
         """MACs of widths that need not be whole, with a gradient; float32, shape ()."""
@@ -50,13 +58,20 @@ class MacsModel:
         values = values.at[self.second].set(jnp.maximum(least, largest))
         return jnp.sum(jnp.prod(values.reshape(self.products, -1), axis=1))
 
-    def factors(self, channels: Sequence[int]) -> np.ndarray:
+    def factors(
+        self, channels: Sequence[int], places: Sequence[Sequence[int]] | None = None
+    ) -> np.ndarray:
         """All factors, shape (F,)."""
         channels = np.asarray(channels)
         values = self.offsets + self.slopes @ channels
         values[self.second] = np.maximum(
             self.least, np.max(np.where(self.largest, channels, 0), axis=1, initial=0)
         )
+        if places is not None:  # a sum has all that any side has
+            values[self.second] = [
+                len(set(range(int(least))).union(*(places[site] for site in np.flatnonzero(sites))))
+                for least, sites in zip(self.least, self.largest, strict=True)
+            ]
         return values
 
 

@@ -14,8 +14,10 @@ import numpy as np
 
 from furs_jax.errors import ConfigError
 from furs_jax.gates import site_places
-from furs_jax.networks.axes import Place, is_silent_without, site_axes
-from furs_jax.networks.network import Network
+from furs_jax.networks.axes import Place, silent_without, site_axes
+from furs_jax.networks.network import Network, TracedNetwork
+from furs_jax.networks.removal import random_like
+from furs_jax.networks.trace import trace_module
 
 Indices = Sequence[np.ndarray]  # of each site some of its channels
 
@@ -42,21 +44,10 @@ def site_filters(net: Network) -> tuple[Filters, ...]:
       ConfigError: a site's filters can't be zeroed so that its channels are zero, or can't be taken
         out at any place.
     """
-    variables = _shapes(net)["params"]
-    ranks = {
-        jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(variables)
-    }
-    axes = site_axes(net)
-    found = tuple(_filters(own, ranks) for own in axes.places)
-    silent = is_silent_without(
-        net,
-        {
-            site: [
-                ((p.path, p.axis), np.flatnonzero(p.channels >= 0)) for part in own for p in part
-            ]
-            for site, own in enumerate(found)
-        },
-    )
+    axes, shapes = site_axes(net), _flat(_shapes(net)["params"])
+    found = tuple(_filters(own, shapes) for own in axes.places)
+    arrays = [[((p.path, p.axis), _index(p)) for part in own for p in part] for own in found]
+    silent = silent_without(net, arrays)
     for site, own in enumerate(found):
         if not own.kernels or not silent[site]:
             way_on = (
@@ -71,7 +62,32 @@ def site_filters(net: Network) -> tuple[Filters, ...]:
                 f"the filters of {net.name} can't be pruned: a residual sum joins site {site}, so "
                 "its module needs the field `places` (furs_jax/networks/network.py)"
             )
+    if isinstance(net, TracedNetwork):
+        _check_cut(net, found)
     return found
+
+
+def _check_cut(net: TracedNetwork, filters: Sequence[Filters]) -> None:
+    """Raises ConfigError where half of a module's filters, zeroed, are not the network without."""
+    rng = np.random.default_rng(0)
+    removed = [rng.permutation(c)[: c // 2 // net.multiple * net.multiple] for c in net.channels]
+    variables = dict(random_like(_shapes(net), rng))
+    variables["params"] = with_zeroed(variables["params"], filters, removed)
+    small, cut = pruned_network(net, removed), pruned_variables(net, removed, variables)
+    images = rng.normal(size=(2, *net.image_shape)).astype(np.float32)
+    fault = f"with channels taken out at any place {net.name} is not the network with them at zero"
+    try:
+        masked, left = (
+            jax.jit(one.module(one.channels, dtype=jnp.float32).apply)(own, images)
+            for one, own in ((net, variables), (small, cut))
+        )
+        same = np.allclose(masked, left, rtol=1e-3, atol=1e-4 * np.std(masked))
+        macs = sum(p.macs for p in trace_module(small.template, net.image_shape).products)
+        same = same and small.macs(small.channels) == macs
+    except Exception as error:  # whatever the module raises
+        raise ConfigError(f"{fault}: {str(error).splitlines()[0]}") from error
+    if not same:
+        raise ConfigError(f"{fault}: see `places` in furs_jax/networks/network.py")
 
 
 def _shapes(net: Network) -> Any:

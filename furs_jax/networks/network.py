@@ -11,6 +11,10 @@ each site.
 
 Fields that are set where the module has them: `num_classes`, `padding`, `dtype` (of the
 computation) and `axis_name` (of the devices, for nn.BatchNorm; needed where there is one).
+
+`places`, by default None, is needed only where methods that prune filters shall take channels out
+of a residual sum, at any place. Then it has for each site where its channels lie, and the module
+sums by `furs_jax.gates.site_places`, `joined_places` and `fit_places`, as networks/blocks.py does.
 """
 
 import dataclasses
@@ -106,6 +110,11 @@ class TracedNetwork(Network):
     model: MacsModel | None = None
     multiple: int = 1
 
+    def of(self, channels: Sequence[int], **fields: Any) -> "TracedNetwork":
+        net = super().of(channels, **fields)
+        # With other fields the formula is not of this module.
+        return net if fields.keys() <= {"places"} else dataclasses.replace(net, model=None)
+
     def module(self, channels: Sequence[int], **fields: Any) -> nn.Module:
         known = {key: value for key, value in fields.items() if hasattr(self.template, key)}
         return super().module(channels, **known)
@@ -118,7 +127,7 @@ class TracedNetwork(Network):
 
     def macs(self, channels: Sequence[int]) -> int:
         if self.model is not None:
-            return self.model(channels)
+            return self.model(channels, getattr(self.template, "places", None))
         unit = self.multiple
         below = [max(math.floor(c / unit), 1) * unit for c in channels]
         # Marginal MACs ask for widths between those that can be built, or below the least: on a

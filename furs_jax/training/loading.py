@@ -1,8 +1,10 @@
-"""Networks read from the checkpoints of trainings: their channels and their variables."""
+"""Networks in checkpoints: their channels, their modules' fields and their variables."""
 
 import contextlib
+import dataclasses
 import json
 import pathlib
+import shutil
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -17,6 +19,7 @@ from furs_jax.networks.network import Network
 from furs_jax.objectives import Variables
 from furs_jax.options.schema import FRESH, LOAD
 from furs_jax.training.checkpoint import Checkpoints
+from furs_jax.training.step import TrainState
 
 
 def load_channels(path: str, net: Network, option: str) -> tuple[int, ...]:
@@ -69,6 +72,70 @@ def load_network(
                 f"{given} was trained for {classes} classes, {data} has {known}{way_on}"
             ) from error
     return channels, jax.tree.map(np.asarray, variables)
+
+
+def module_record(net: Network) -> dict[str, Any]:
+    """What a checkpoint's record holds of a network: which of its family it is.
+
+    That is the vector, and the module's other fields that are whole numbers or tuples of them, such
+    as the stem's width.
+    """
+    fields = {
+        name: value
+        for name, value in _fields(net).items()
+        if isinstance(value, int | tuple) and _is_whole(value)
+    }
+    return {"channels": list(net.channels), "fields": fields}
+
+
+def recorded_network(path: str, net: Network, option: str) -> Network:
+    """The network of a checkpoint, of the family of `net`; nothing of the record is executed.
+
+    Raises:
+      ConfigError: there is no checkpoint, or it is of another family.
+    """
+    with _opened(path, option) as checkpoints:
+        channels, record = _channels(checkpoints, net, f"{option}={path}"), checkpoints.record()
+    own, given = _fields(net), record.get("fields", {})
+    try:
+        fields = {name: _as_tuples(value) for name, value in given.items()}
+        if not (fields.keys() <= own.keys() and all(map(_is_whole, fields.values()))):
+            raise ValueError("its module has other fields")
+        found = net.of(channels, **{n: v for n, v in fields.items() if v != own[n]})
+        net_shapes(found, channels)
+    except Exception as error:  # whatever a module makes of wrong values
+        raise ConfigError(f"{option}={path} is of another network than {net.name}") from error
+    return found
+
+
+def save_network(folder: pathlib.Path, net: Network, state: TrainState) -> None:
+    """Saves a network in place of what is there, to be read as any training's.
+
+    Args:
+      state: of which the step and the variables are kept.
+    """
+    if hosts.is_first():
+        shutil.rmtree(folder, ignore_errors=True)
+    with Checkpoints(folder) as checkpoints:
+        record = {"step": int(state.step), **module_record(net)}
+        checkpoints.save(int(state.step), state.replace(opt_state=(), extra=None), record)
+
+
+def _fields(net: Network) -> dict[str, Any]:
+    """Of the module, but for what is said otherwise: the vector, classes, and how it computes."""
+    left_out = {"channels", "num_classes", "dtype", "axis_name", "parent", "name"}
+    names = {field.name for field in dataclasses.fields(net.template)} - left_out
+    return {name: getattr(net.template, name) for name in sorted(names)}
+
+
+def _is_whole(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_is_whole, value))
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from furs_jax.machine import hosts
 from furs_jax.machine.stop import Stop
 from furs_jax.objectives import Variables
 from furs_jax.training.checkpoint import Checkpoints
+from furs_jax.training.loading import module_record
 from furs_jax.training.step import TrainState, replicated, shard
 from furs_jax.training.trainer import Trainer
 
@@ -133,7 +134,7 @@ def train(
                 step = record["epoch"] * epoch_steps + sums["steps"]
                 record = {"epoch": record["epoch"], "step": step, "sums": sums, "seconds": seconds}
             if paused or record["epoch"] == recipe.epochs or saver.is_due():
-                content = {**record, "channels": list(trainer.channels)}
+                content = {**record, **module_record(trainer.task.net.of(trainer.channels))}
                 saver.save(state.replace(extra=None), content)
             if paused == Pause.STOP:
                 raise stop.error(f"the training is saved after step {record['step']}")
@@ -167,7 +168,7 @@ def _restore(
             f"{name} is not finite in {checkpoints.folder}/{record['step']}: the training has "
             f"diverged; {_WAY_ON}, in another --workdir"
         )
-    kept = {key: value for key, value in record.items() if key != "channels"}
+    kept = {key: value for key, value in record.items() if key not in ("channels", "fields")}
     return replicated(trainer.start(seed, state), devices), kept
 
 

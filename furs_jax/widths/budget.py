@@ -28,6 +28,7 @@ def fit_to_budget(
     min_channels: int = 4,
     channel_multiple: int = 1,
     cost: Cost | None = None,
+    widest: Sequence[int] | None = None,
 ) -> Channels:
     """Scales all sites by one factor, then takes single steps, to come close below the budget.
 
@@ -39,6 +40,7 @@ def fit_to_budget(
       budget: of `cost`; the result never exceeds it.
       min_channels, channel_multiple: see `reallocate`.
       cost: by default MACs.
+      widest: what no site exceeds, where the budget is below what `channels` cost.
 
     Returns:
       A vector with 0 <= (budget - cost) / budget <= TOLERANCE, or, where widths are too coarse
@@ -74,21 +76,21 @@ def fit_to_budget(
         return np.maximum(units * channel_multiple, floor)
 
     vector = scaled(_largest_factor(lambda factor: cost.of(scaled(factor)) <= budget))
-    nearest = vector
+    nearest, highest = vector, np.inf if widest is None else np.asarray(widest)
     for share in _REACH:  # proportions before the last MACs
         reach = np.maximum(share * vector, 2 * channel_multiple)
         lowest = np.maximum(vector - reach, floor)
-        found = _filled(cost, vector, budget, lowest, channel_multiple)
+        found = _filled(cost, vector, budget, lowest, highest, channel_multiple)
         if budget - cost.of(found) <= TOLERANCE * budget:
             return tuple(found.tolist())
         nearest = max(nearest, found, key=cost.of)
     return tuple(nearest.tolist())
 
 
-def _filled(cost, vector, budget, lowest, unit) -> np.ndarray:
+def _filled(cost, vector, budget, lowest, highest, unit) -> np.ndarray:
     """The vector moved closer to the budget, a few single steps at a time."""
     while (gap := budget - cost.of(vector)) > TOLERANCE * budget:
-        closer = _closer(cost, vector, gap, budget, lowest, unit)
+        closer = _closer(cost, vector, gap, budget, lowest, highest, unit)
         if closer is None:
             break
         vector = closer
@@ -132,7 +134,7 @@ def _largest_factor(fits) -> float:
     return low
 
 
-def _closer(cost, vector, gap, budget, lowest, unit) -> np.ndarray | None:
+def _closer(cost, vector, gap, budget, lowest, highest, unit) -> np.ndarray | None:
     """The vector closest to the budget a few single steps away; None where none comes closer.
 
     Changes as few sites as come within the tolerance.
@@ -141,7 +143,8 @@ def _closer(cost, vector, gap, budget, lowest, unit) -> np.ndarray | None:
     marginal = cost.marginals(vector) * unit
     best, best_gap = None, gap
     for changes in _candidates(len(vector)):
-        changes = changes[np.all(vector + unit * changes >= lowest, axis=1)]
+        changed = vector + unit * changes
+        changes = changes[np.all((changed >= lowest) & (changed <= highest), axis=1)]
         promising = np.argsort(np.abs(gap - changes @ marginal), kind="stable")[:_SHORTLIST]
         for change in changes[promising]:
             left = budget - cost.of(vector + unit * change)

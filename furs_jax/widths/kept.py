@@ -32,8 +32,8 @@ def removed_within(
     """
     if cost(net).of(net.channels) <= budget:
         return [own[:0] for own in ranks]
-    pruned = _Pruned(net, ranks, cost)
-    widths = fit_to_budget(net, net.channels, budget, 1, net.multiple, pruned)
+    pruned, most = _Pruned(net, ranks, cost), net.channels
+    widths = fit_to_budget(net, most, budget, 1, net.multiple, pruned, most)
     return pruned.removed(widths)
 
 
@@ -51,8 +51,6 @@ class _Pruned(Cost):
 
     def of(self, channels: Sequence[int]) -> float:
         vector = tuple(map(int, channels))
-        if any(c > most for c, most in zip(vector, self.net.channels, strict=True)):
-            return np.inf  # there are no others
         if vector not in self._known:
             small = pruned_network(self.net, self.removed(vector))
             self._known[vector] = self._cost(small).of(small.channels)
