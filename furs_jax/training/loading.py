@@ -89,7 +89,9 @@ def module_record(net: Network) -> dict[str, Any]:
 
 
 def recorded_network(path: str, net: Network, option: str) -> Network:
-    """The network of a checkpoint, of the family of `net`; nothing of the record is executed.
+    """The network of a checkpoint, `net` itself where nothing but the vector differs.
+
+    Nothing of the record is executed.
 
     Raises:
       ConfigError: there is no checkpoint, or it is of another family.
@@ -101,7 +103,8 @@ def recorded_network(path: str, net: Network, option: str) -> Network:
         fields = {name: _as_tuples(value) for name, value in given.items()}
         if not (fields.keys() <= own.keys() and all(map(_is_whole, fields.values()))):
             raise ValueError("its module has other fields")
-        found = net.of(channels, **{n: v for n, v in fields.items() if v != own[n]})
+        other = {name: value for name, value in fields.items() if value != own[name]}
+        found = net.of(channels, **other) if other else net
         net_shapes(found, channels)
     except Exception as error:  # whatever a module makes of wrong values
         raise ConfigError(f"{option}={path} is of another network than {net.name}") from error

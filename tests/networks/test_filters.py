@@ -26,7 +26,6 @@ from furs_jax.networks.filters import (
 from furs_jax.networks.network import Network
 from furs_jax.networks.trace import trace_module
 from tests.conftest import random_variables, tiny_densenet, tiny_mbconv, tiny_network
-from tests.toys.chain import Chain
 
 SHIPPED = {  # of every family, small
     "resnet8_cifar": (0.25, (8, 8, 1)),
@@ -83,7 +82,7 @@ def network(name: str) -> Network:
     if name in SHIPPED:
         width, shape = SHIPPED[name]
         return get_network(name, width, 10, image_shape=shape)
-    return Network.from_module({"chain": Chain(), "own": Own()}[name], (8, 8, 1))
+    return Network.from_module(Own(), (8, 8, 1))
 
 
 def removal(net: Network, seed: int = 0) -> list[np.ndarray]:
@@ -111,7 +110,7 @@ def test_every_family_is_looked_at():
     assert kinds == {type(network(name).template) for name in (*SHIPPED, "tiny_densenet")}
 
 
-@pytest.mark.parametrize("name", [*SHIPPED, *TINY, "chain", "own"])
+@pytest.mark.parametrize("name", [*SHIPPED, *TINY, "own"])
 def test_the_small_network_computes_what_the_masked_one_does(name):
     net = network(name)
     filters, removed = site_filters(net), removal(net)
