@@ -4,8 +4,9 @@ One supernet holds all candidate widths; logits that say how likely each is are 
 weights, and what is likeliest in the end is trained from scratch. As in the paper's code, but for
 this: depth is not searched, nor the width of the stem, which is the original's; weights and logits
 are updated at once and not in turn (`furs_jax.training.width_search`); the temperature falls with
-each step and not with each epoch; and the likeliest widths, which come near the budget, are brought
-to it exactly.
+each step and not with each epoch; and the likeliest widths are brought to the budget. A step moves
+a logit by some 0.001, so that a short search hardly tells widths apart but by the budget: on
+Fashion-MNIST the likeliest of 8 had a probability of 0.15 after 630 steps.
 """
 
 from collections.abc import Sequence
@@ -136,8 +137,7 @@ class TransformableSearch(Method):
         return make_trainer(task, widest, recipe, split, objective, optimizer)
 
     def _penalty(self, run: Run) -> Penalty:
-        widths = candidate_widths(self.widest(run))
-        formula = run.task.net.macs_formula()
+        widths, formula = candidate_widths(self.widest(run)), run.task.net.macs_formula()
         return Penalty(formula, widths, run.budget, self.tolerance, self.penalty_weight)
 
     def _searched(self, run: Run) -> Record:
