@@ -7,6 +7,7 @@ import types
 import numpy as np
 import pytest
 
+import furs_jax
 from furs_jax.costs import Cost
 from furs_jax.errors import ConfigError
 from furs_jax.jobs.prepare import prepare
@@ -69,6 +70,15 @@ def test_a_run_reports_what_its_trained_networks_reach(finished):
     assert result["searched"]["theoretical_macs"] == pytest.approx(mean, abs=0.5)
     assert mean < result["searched"]["macs"]
     assert result["search_macs"] == 0
+
+
+def test_the_trained_network_is_loaded_with_its_low_cost_layers(finished):
+    _, folder = finished
+    found = furs_jax.load(folder)
+    assert found.net.template.skips == tuple(range(6))
+    test = prepare(parse(small_config(**SMALL))).task.dataset.test
+    right = found.predict(test.images).argmax(1) == test.labels
+    assert right.mean() == pytest.approx(lines(folder)[0]["top1"])
 
 
 def test_a_killed_run_ends_as_one_that_was_not(finished, tmp_path):
