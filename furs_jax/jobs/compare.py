@@ -88,7 +88,8 @@ def check_result(files: Files, result: Record, options: Options) -> None:
         scores = [record for record in finals if record["network"] == name]
         if not scores:
             raise ValueError(f"{files.finals.path.name} holds no training of {name}")
-        compare_entry(result[name], _figures(scores), name)
+        size = {k: scores[0][k] for k in ("channels", "macs", "params") if k in scores[0]}
+        compare_entry(result[name], {**size, **_figures(scores)}, name)
     if SEARCHED not in result:
         return
     load_method(options.method).check_result(options, rounds, result)

@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import json
 import math
 import shutil
 import signal
@@ -15,15 +14,19 @@ import pytest
 import furs_jax
 from furs_jax.costs.macs import Macs
 from furs_jax.data import load_dataset
-from furs_jax.errors import BudgetError, ConfigError, DamagedError, StoppedError
+from furs_jax.errors import BudgetError, ConfigError, DamagedError, FursError, StoppedError
 from furs_jax.jobs.dispatch import do
 from furs_jax.jobs.search import search
+from furs_jax.machine.sealed import read_json, write_json
 from furs_jax.machine.stop import Stop
 from furs_jax.methods.fpgm import GeometricMedian
 from furs_jax.methods.sfp import SoftFilterPruning
 from furs_jax.networks.filters import alive, filter_weights, pruned_network, site_filters
 from furs_jax.networks.network import Network
 from furs_jax.options.parse import parse
+from furs_jax.training.checkpoint import Checkpoints
+from furs_jax.training.loading import load_network, module_record, recorded_network
+from furs_jax.training.step import TrainState
 from furs_jax.training.train import train
 from furs_jax.training.trainer import Task, make_trainer
 from furs_jax.widths.kept import removed_within
@@ -51,8 +54,7 @@ def run_of(net: Network, share: float = 0.6, devices: int = 1) -> types.SimpleNa
 
 
 def state_of(net: Network, seed: int = 0):
-    params = random_variables(net, net.channels, seed)["params"]
-    return types.SimpleNamespace(params=params)
+    return types.SimpleNamespace(params=random_variables(net, net.channels, seed)["params"])
 
 
 def slow_norm(filters: np.ndarray) -> list[float]:
@@ -268,11 +270,39 @@ def test_a_killed_run_ends_with_the_same_small_networks(finished, tmp_path):
     assert (copy / "finals.jsonl").read_text() == "".join(lines)
     found = [furs_jax.load(f / "checkpoints/final_searched_1_pruned") for f in (copy, folder)]
     jax.tree.map(np.testing.assert_array_equal, *(one.variables for one in found))
+    # A result that tells of another network.
+    wrong = {**read_json(copy / "result.json")["searched"], "channels": [4, 4, 8, 8, 16, 15]}
+    write_json(copy / "result.json", {**read_json(copy / "result.json"), "searched": wrong})
+    with pytest.raises(DamagedError, match="searched channels is not what the journals tell"):
+        search(small_config(**RUN), copy, quiet=True)
     # A line of another method's search.
     (copy / "result.json").unlink()
-    (copy / "rounds.jsonl").write_text(json.dumps({"round": 0}) + "\n")
+    (copy / "rounds.jsonl").write_text('{"round": 0}\n')
     with pytest.raises(DamagedError, match="method=sfp writes none"):
         search(small_config(**RUN), copy, quiet=True)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"stem": "os.remove"}, {"other": 3}, {"places": [[0]]}, {"stem": 10**6}, {"padding": "max"}],
+)
+def test_a_record_that_is_no_network_of_the_family_is_refused(fields, finished, tmp_path):
+    folder, _ = finished
+    path = folder / "checkpoints/final_searched_0_pruned"
+    net = furs_jax.load(path).net
+    state = TrainState(step=1, seed=0, params={}, batch_stats={}, opt_state=())
+    record = module_record(net)
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        step = np.zeros((), np.int32)
+        content = {**record, "fields": {**record["fields"], **fields}}
+        checkpoints.save(1, state.replace(step=step, seed=step), content)
+
+    def read(path: str) -> None:
+        load_network(path, recorded_network(path, net, "path"), "path")
+
+    read(str(path))
+    with pytest.raises(FursError, match="of another network|not of this network"):
+        read(str(tmp_path / "c"))
 
 
 def test_it_begins_with_trained_weights_and_a_teacher(finished, tmp_path):
