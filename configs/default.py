@@ -85,7 +85,8 @@ def furs() -> ml_collections.ConfigDict:
     options.every_epochs = 0
     options.images = 0  # of the search split to measure on, evenly spread; 0: all
     options.batch_size = 64  # images, over all devices; fewer at once where memory_gib says so
-    options.memory_gib = 4.0  # GiB on each device for the activations of all draws and sites
+    # GiB on each device for the activations of all draws and sites, at most; a CPU takes less
+    options.memory_gib = 4.0
     return options
 
 

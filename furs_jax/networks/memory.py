@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 from jax.extend.core import Var
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from furs_jax.networks.jaxprs import inner_jaxprs
 
@@ -13,10 +14,13 @@ from furs_jax.networks.jaxprs import inner_jaxprs
 def peak_bytes(fn: Callable[..., Any], *args: Any) -> int:
     """Most bytes of arrays that are alive at once in the traced computation of fn(*args).
 
-    Arguments are left out. An upper estimate of what XLA allocates, which fuses elementwise
-    operations; without what a convolution's algorithm takes for itself.
+    Arguments are left out, and what no result depends on. An upper estimate of what XLA allocates,
+    which fuses elementwise operations; without what a convolution's algorithm takes for itself.
     """
-    return _jaxpr_peak(jax.make_jaxpr(fn)(*args).jaxpr)
+    jaxpr = jax.make_jaxpr(fn)(*args).jaxpr
+    # Gradients of gates alone leave much that nobody asks for, as XLA sees, too.
+    needed, _ = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    return _jaxpr_peak(needed)
 
 
 def _jaxpr_peak(jaxpr: Any) -> int:

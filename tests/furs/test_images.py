@@ -8,9 +8,13 @@ import pytest
 from furs_jax.data.augment import normalise
 from furs_jax.data.batches import evaluation_batches
 from furs_jax.errors import ConfigError
+from furs_jax.furs import estimate
+from furs_jax.furs import images as furs_images
 from furs_jax.furs.estimate import Estimator, bytes_per_image, estimate_furs
-from furs_jax.furs.steps import make_dropout_step
+from furs_jax.furs.images import images_within
+from furs_jax.furs.steps import make_dropout_step, make_fisher_step
 from furs_jax.networks import get_network
+from furs_jax.networks.memory import peak_bytes
 from furs_jax.training.step import data_parallel
 from tests.conftest import random_variables
 from tests.furs.measured import measure, preprocess
@@ -35,14 +39,50 @@ def test_memory_limits_the_images_at_once_and_not_the_result(tiny):
         measure(tiny, variables, split, memory_gib=0.9 * needed / 2**30)
 
 
-@pytest.mark.parametrize("fan_out", [True, False])
-@pytest.mark.parametrize("name", ["resnet14_cifar", "resnet18"])
-def test_memory_is_at_least_what_the_compiler_takes(name, fan_out):
+@pytest.mark.parametrize("method", ["dropout", "fisher"])
+def test_a_cpu_takes_few_images_at_once_and_finds_the_same(tiny, monkeypatch, method):
+    variables, split = random_variables(tiny, tiny.channels), random_split(45)
+    parts = []
+    cut = furs_images.parts_within
+
+    def seen(*args):
+        for part in cut(*args):
+            parts.append(len(part["label"]))
+            yield part
+
+    monkeypatch.setattr(estimate, "parts_within", seen)
+    whole = measure(tiny, variables, split, method=method)
+    assert set(parts) == {16}
+    parts.clear()
+    monkeypatch.setattr(furs_images, "_CPU_MIB", 0)
+    few = measure(tiny, variables, split, method=method)
+    assert set(parts) == {1}
+    for field, a, b in zip(whole._fields, whole, few, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-9, err_msg=field)
+
+
+def test_what_is_fast_on_a_cpu_limits_no_accelerator():
+    needed = 2**20
+    assert images_within(1.0, needed, "gpu") == images_within(1.0, needed, "tpu") == 1024
+    assert 1 < images_within(1.0, needed, "cpu") < 100
+    assert images_within(2**-8, needed, "cpu") == 4  # memory bounds it, too
+    assert images_within(1.0, 2**29, "cpu") == 1
+
+
+@pytest.mark.parametrize("way", ["fan out", "passes", "fisher"])
+@pytest.mark.parametrize(
+    "name", ["resnet14_cifar", "resnet18", "densenet16_cifar", "mnasnet_cifar"]
+)
+def test_memory_is_at_least_what_the_compiler_takes(name, way):
     net = get_network(name, 0.5, 10, image_shape=(32, 32, 3))
     module, variables = net.module(net.channels), random_variables(net, net.channels)
-    image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-    needed = bytes_per_image(module.apply, variables, image, net.channels, Estimator(), fan_out)
-    step = make_dropout_step(module.apply, net.channels, 5, "bernoulli", fan_out)
+    image, fan_out = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32), way == "fan out"
+    estimator = Estimator("fisher" if way == "fisher" else "dropout")
+    needed = bytes_per_image(module.apply, variables, image, net.channels, estimator, fan_out)
+    if way == "fisher":
+        step = make_fisher_step(module.apply, net.channels, "empirical")
+    else:
+        step = make_dropout_step(module.apply, net.channels, 5, "bernoulli", fan_out)
     images = 16
     batch = {
         "image": jax.ShapeDtypeStruct((1, images, 32, 32, 3), jnp.float32),
@@ -57,19 +97,29 @@ def test_memory_is_at_least_what_the_compiler_takes(name, fan_out):
     assert 0.1 * images * needed < taken < images * needed
 
 
+def test_what_nobody_needs_takes_no_memory():
+    x = jax.ShapeDtypeStruct((256,), jnp.float32)
+
+    def fn(x):
+        jnp.outer(x, x)
+        return x + 1
+
+    assert peak_bytes(fn, x) == peak_bytes(lambda x: x + 1, x) == 1024
+
+
 def test_mean_and_std_are_the_preprocessing_of_normalised_images(tiny):
     variables, split = random_variables(tiny, tiny.channels), random_split(45)
     mean, std = (0.4,), (0.2,)
     normal = (split.images / np.float32(255) - mean) / std
 
-    def estimate(images, **options):
+    def found_on(images, **options):
         batches = evaluation_batches(split._replace(images=images), 16)
         return estimate_furs(tiny, tiny.channels, variables, batches, method="fisher", **options)
 
-    found = estimate(split.images, mean=mean, std=std)
+    found = found_on(split.images, mean=mean, std=std)
     for other in (
-        estimate(normal.astype(np.float32)),
-        estimate(split.images, preprocess=lambda images: normalise(images, mean, std)),
+        found_on(normal.astype(np.float32)),
+        found_on(split.images, preprocess=lambda images: normalise(images, mean, std)),
     ):
         np.testing.assert_allclose(found.furs, other.furs, rtol=1e-4)
 
