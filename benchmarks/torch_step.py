@@ -3,6 +3,9 @@
     pip install -e . torch
     python benchmarks/torch_step.py [NAME...]        # taskset -c 0 for one core
 
+With GLIBC_TUNABLES=glibc.malloc.hugetlb=1 before it, both get large pages, as this project's
+commands ask for by themselves, and both gain.
+
 Both train on the same batch, float32, by SGD with momentum and weight decay on cross-entropy.
 PyTorch is eager, channels-last, and compiled by torch.compile where that works. Ours is the step of
 a run, with its gates, as one program and as two; both variants and PyTorch take turns, so that

@@ -4,6 +4,7 @@ import importlib
 import sys
 
 from furs_jax import cli
+from furs_jax.machine import huge_pages
 from furs_jax.machine.stop import Stop
 from furs_jax.options.schema import Options
 
@@ -42,4 +43,5 @@ def main(arguments: list[str], options: Options, workdir: str | None) -> None:
 
 
 if __name__ == "__main__":
+    huge_pages.begin_again()
     cli.execute(main)
