@@ -25,10 +25,12 @@ from furs_jax.training.step import (
     make_train_step,
 )
 
-# MiB of convolutions' outputs on a CPU device. In turn, one core, time as one program over time as
-# two: 0.8 to 1.0 below (2.9 to 8.1 MiB), 0.9 to 1.3 at 11.5, 1.0 to 1.41 from 12.4 to 101; measured
-# before depthwise convolutions were shifted products.
-_TWO_FROM = 10
+# MiB of convolutions' outputs on a CPU device. In turn, one core, large pages, time as one program
+# over time as two: plain-20 0.96 (11.5 MiB), 1.06 (23), 1.07 (46); ResNet-20 1.03, 1.14, 1.18 at
+# the same, 1.41 (92); MnasNet at 0.4 0.92 (17.8), 1.01 (71), 0.97 to 1.02 (142); ResNet-14 of 8 to
+# 32 channels 1.01 (12.7), 1.06 (25). MnasNet on two devices 1.00 (71 each). With small pages two
+# gain more.
+_TWO_FROM = 20
 
 
 class Task(NamedTuple):

@@ -180,7 +180,7 @@ def test_a_step_is_two_programs_on_cpu_where_activations_are_large(tiny):
     task = random_task(tiny, 2)
     layers = tiny.layers(tiny.channels)
     image = 4 * sum(layer.height * layer.width * layer.outputs for layer in layers)
-    least = -(-10 * 2**20 // image)  # images on a device
+    least = -(-20 * 2**20 // image)  # images on a device
     for size, devices, dtype, expected in (
         (2 * least, 2, "float32", True),
         (2 * least - 2, 2, "float32", False),
