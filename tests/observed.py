@@ -17,6 +17,7 @@ from furs_jax.furs.steps import Rises
 from furs_jax.jobs import compare, prepare
 from furs_jax.methods import network_adjustment
 from furs_jax.training import evaluate, trainer
+from furs_jax.training.step import Compiled
 from tests.small_runs import small_config
 
 SIZES = {"train": 48, "search": 20, "test": 16}
@@ -68,7 +69,7 @@ class Observer:
         self.rises = lambda sites, images: np.random.default_rng(0).normal(size=(sites, images))
         self._phase, self._recipe = None, None
         monkeypatch.setattr(prepare, "load_dataset", lambda *_: dataset())
-        monkeypatch.setattr(trainer, "compiled", lambda *_: self._train)
+        monkeypatch.setattr(trainer, "compiled", lambda *_: Compiled(self._train, lambda *_: None))
         for module in (evaluate, estimate, importance):
             monkeypatch.setattr(module, "data_parallel", self._data_parallel)
         for module in (network_adjustment, compare):

@@ -18,7 +18,7 @@ from furs_jax.options.schema import Options
 from furs_jax.run.context import Run
 from furs_jax.run.entries import compare_entry, training_macs, vector_entry
 from furs_jax.run.folder import Files
-from furs_jax.run.phases import first_recipe, from_weights, is_trained, train_phase
+from furs_jax.run.phases import compile_first, first_recipe, from_weights, is_trained, train_phase
 from furs_jax.run.statistics import difference_interval, mean_interval
 from furs_jax.training.distill import ORIGINAL, Distillation, Teacher
 from furs_jax.training.evaluate import Evaluator
@@ -167,7 +167,10 @@ def train_seeds(
     own = run._replace(task=run.task._replace(net=net))
     after_epoch = functools.partial(method.after_epoch, own)
     evaluators, trainer = {net: Evaluator(own.task, net.channels)}, None
-    ahead = [lambda: evaluators[net].compile(trainer.abstract().variables, test)]
+    ahead = [
+        lambda: trainer.compile_init(),
+        lambda: evaluators[net].compile(trainer.abstract().variables, test),
+    ]
     for seed in range(len(scores), options.final.seeds):
         objective = method.objective(own, objective_of(run, name, seed))
         if trainer is None:
@@ -175,6 +178,8 @@ def train_seeds(
             trainer = trainer._replace(init=_then(trainer.init, after_epoch))
         trainer = trainer._replace(objective=objective)
         with run.clock.ahead(*ahead):
+            if ahead:
+                compile_first(own, trainer, final_phase(name, seed))
             state = _train(own, trainer, name, seed, after_epoch)
         ahead = []
         found, variables, told = method.finish(own, net.channels, state)

@@ -18,7 +18,13 @@ from furs_jax.options.schema import AUTO, Options, ReallocateOptions, Recipe
 from furs_jax.run.context import Run, derived_seed
 from furs_jax.run.entries import compare_entry, training_macs
 from furs_jax.run.lines import PER_SITE, best_round, selected
-from furs_jax.run.phases import first_recipe, from_weights, is_trained, train_phase
+from furs_jax.run.phases import (
+    compile_first,
+    first_recipe,
+    from_weights,
+    is_trained,
+    train_phase,
+)
 from furs_jax.training.checkpoint import Checkpoints
 from furs_jax.training.evaluate import Evaluator
 from furs_jax.training.recipe import check_recipe
@@ -160,14 +166,16 @@ def _round(run: Run, records: list[Record]) -> Record:
     trainer = _trainer(run, channels, records, images)
     evaluate = Evaluator(run.task, channels)
     estimate = make_task_estimate(run.task, options.furs, channels, cost=run.cost)
-    compiled_before, hidden_before = run.clock.seconds, run.clock.hidden
+    hidden_before = run.clock.hidden
 
     def compile_ahead() -> None:
         variables = trainer.abstract().variables
         evaluate.compile(variables, dataset.search)
         estimate.compile(variables, images)
 
-    with run.clock.ahead(compile_ahead):
+    with run.clock.ahead(trainer.compile_init, compile_ahead):
+        compile_first(run, trainer, _phase(index))
+        compiled_before = run.clock.seconds
         state, trained = _train(run, trainer, index)
         compiled_training = run.clock.seconds
     start, compiled_since = time.monotonic(), run.clock.seconds

@@ -73,6 +73,15 @@ def train_phase(
         ) from error
 
 
+def compile_first(run: Run, trainer: Trainer, phase: str) -> None:
+    """Compiles the step of a training that isn't done, while initial weights' program is, too.
+
+    With several hosts it is left for the first step, like all that might be compiled ahead.
+    """
+    if hosts.count() == 1 and not is_trained(run, phase, trainer.recipe.epochs):
+        trainer.compile()
+
+
 def is_trained(run: Run, phase: str, epochs: int) -> bool:
     """Whether the state at the end of a training is there; a damaged one may have been deleted."""
     with Checkpoints(run.workdir.checkpoints / phase, read_only=True) as checkpoints:

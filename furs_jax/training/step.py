@@ -160,8 +160,18 @@ class TrainStep:
         return self.backward((state, batch_stats), pull), metrics
 
 
-def compiled(step: TrainStep, devices: Sequence[jax.Device], two_programs: bool) -> Callable:
-    """(state, batch) -> (state, metrics) over devices; the state's buffers are reused.
+class Compiled(NamedTuple):
+    """A training step over devices; called, (state, batch) -> (state, metrics)."""
+
+    run: Callable[[TrainState, Batch], tuple[TrainState, dict]]
+    compile: Callable[[TrainState, Batch], object]  # for these shapes and dtypes
+
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        return self.run(state, batch)
+
+
+def compiled(step: TrainStep, devices: Sequence[jax.Device], two_programs: bool) -> Compiled:
+    """The step over devices, by programs that are compiled once; the state's buffers are reused.
 
     Args:
       two_programs: whether what the backward pass needs of the forward pass goes through memory.
@@ -169,7 +179,8 @@ def compiled(step: TrainStep, devices: Sequence[jax.Device], two_programs: bool)
         strided copies that gradients of weights are computed from.
     """
     if not two_programs:
-        return data_parallel(step, devices, donate=True)
+        mapped = data_parallel(step, devices, donate=True)
+        return Compiled(mapped, lambda *given: mapped.lower(*given).compile())
     forward = data_parallel(step.forward, devices, shares=True)
     backward = data_parallel(step.backward, devices, donate=True)
 
@@ -177,7 +188,17 @@ def compiled(step: TrainStep, devices: Sequence[jax.Device], two_programs: bool)
         (metrics, batch_stats), pull = forward(state, batch)
         return backward((state, batch_stats), pull), metrics
 
-    return in_two
+    def compile_two(state: TrainState, batch: Batch) -> None:
+        lowered = forward.lower(state, batch)
+        made = lowered.compile()
+        (_, batch_stats), pull = jax.tree.map(
+            lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+            lowered.out_info,
+            made.output_shardings,
+        )
+        backward.lower((state, batch_stats), pull).compile()
+
+    return Compiled(in_two, compile_two)
 
 
 def make_train_step(

@@ -1,16 +1,19 @@
 """What a run's trainings share, and one network's training step, compiled for any seed."""
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from furs_jax.data.augment import normalise
 from furs_jax.data.batches import steps_per_epoch
 from furs_jax.data.dataset import AnySplit, Dataset
 from furs_jax.gates import Gates
+from furs_jax.machine import hosts
 from furs_jax.networks.network import Network
 from furs_jax.objectives import Objective, Variables
 from furs_jax.objectives.cross_entropy import CrossEntropy
@@ -20,9 +23,12 @@ from furs_jax.training.step import (
     AXIS,
     Apply,
     Augmentation,
+    Compiled,
     TrainState,
+    abstract,
     compiled,
     make_train_step,
+    shard,
 )
 
 # MiB of convolutions' outputs on a CPU device. In turn, one core, large pages, time as one program
@@ -67,8 +73,10 @@ class Trainer(NamedTuple):
     split: AnySplit
     init: Callable[[int], TrainState]
     abstract: Callable[[], TrainState]  # shapes and dtypes of the state
-    step: Callable[[TrainState, dict], tuple[TrainState, dict]]
+    step: Compiled
     objective: Objective
+    # Of initial weights, even where `init` takes others
+    compile_init: Callable[[], object] = lambda: None
 
     @property
     def steps(self) -> int:
@@ -81,6 +89,15 @@ class Trainer(NamedTuple):
         extra = self.objective.init(jax.random.key(seed), module)
         state = self.init(seed) if state is None else state
         return state.replace(extra=extra)
+
+    def compile(self) -> None:
+        """The step, as a training would do first; only shapes and dtypes are looked at."""
+        devices = self.task.devices
+        extra = self.objective.init(jax.random.key(0), self.task.net.module(self.channels))
+        shape = (self.recipe.batch_size // hosts.count(), *self.task.net.image_shape)
+        batch = {"image": np.empty(shape, np.uint8), "label": np.empty(shape[0], np.int32)}
+        state = abstract(self.abstract().replace(extra=extra), devices)
+        self.step.compile(state, shard(batch, len(devices)))
 
 
 def takes_two_programs(task: Task, channels: Sequence[int], batch_size: int) -> bool:
@@ -143,14 +160,20 @@ def make_trainer(
     # five times as fast without optimisation.
     on_cpu = task.devices[0].platform == "cpu"
     options = {"xla_backend_optimization_level": 0} if on_cpu else None
-    init = jax.jit(initial, compiler_options=options)
+    program, lock = jax.jit(initial, compiler_options=options), threading.Lock()
+
+    def init(seed: int) -> TrainState:
+        with lock:  # who needs it while it is compiled ahead waits for that
+            return program(jnp.int32(seed))
+
     return Trainer(
         task=task,
         channels=tuple(channels),
         recipe=recipe,
         split=split,
-        init=lambda seed: init(jnp.int32(seed)),
+        init=init,
         abstract=lambda: jax.eval_shape(initial, jnp.int32(0)),
         step=compiled(step, task.devices, two_programs),
         objective=objective,
+        compile_init=lambda: init(0),
     )

@@ -130,6 +130,7 @@ def recording(monkeypatch) -> Recording:
             "inherit": inherit,
             "free_axes": lambda net: {0: [], 2: []},
             "release_programs": lambda: None,
+            "compile_first": lambda *_: None,
         },
         compare: {
             "is_trained": lambda *_: True,
@@ -137,6 +138,7 @@ def recording(monkeypatch) -> Recording:
             "Evaluator": make_evaluator,
             "load_network": load_network,
             "release_programs": lambda: None,
+            "compile_first": lambda *_: None,
         },
         measure: {"make_estimate": make_estimate},
         look: {"Evaluator": make_evaluator},

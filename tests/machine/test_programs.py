@@ -8,16 +8,20 @@ import pytest
 
 from furs_jax.data.batches import evaluation_batches
 from furs_jax.furs.estimate import make_estimate
+from furs_jax.jobs.search import search
 from furs_jax.machine import hosts
 from furs_jax.machine.programs import CompileClock, compile_clock
+from furs_jax.training.distill import Distillation, Teacher
 from furs_jax.training.evaluate import Evaluator
 from furs_jax.training.step import shard
 from furs_jax.training.train import train
 from furs_jax.training.trainer import make_trainer
+from tests.conftest import random_variables
+from tests.small_runs import small_config
 from tests.training.test_step import RECIPE, random_split, random_task
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
-STEP = "jit(_fun)"  # what JAX calls a mapped step
+STEP, INITIAL = "jit(_fun)", "jit(initial)"  # what JAX calls a mapped step and initial weights
 
 
 @contextlib.contextmanager
@@ -62,6 +66,39 @@ def test_what_was_compiled_ahead_is_not_compiled_again(tiny, devices, method):
             evaluate(state.variables, split)
             estimate(state.variables, batches, 1, 0)
     assert STEP not in programs
+
+
+@pytest.mark.parametrize("taught", [False, True])
+@pytest.mark.parametrize(("how", "programs"), [("one", 1), ("two", 2)])
+@pytest.mark.parametrize("devices", [1, 8])
+def test_a_training_that_was_compiled_ahead_compiles_nothing(tiny, devices, how, programs, taught):
+    task = random_task(tiny, devices)._replace(step_programs=how)
+    module = tiny.module(tiny.channels)
+    teacher = Teacher(module, random_variables(tiny, tiny.channels, 5), 0.7, 4.0)
+    objective = Distillation(0.1, teacher) if taught else None
+    trainer = make_trainer(task, tiny.channels, RECIPE, random_split(48), objective)
+    with compiled() as names:
+        trainer.compile_init()
+        trainer.compile()
+    assert names.count(STEP) == programs
+    assert names.count(INITIAL) == 1
+    with compiled() as names:
+        train(trainer, 0)
+    assert not {STEP, INITIAL} & set(names)
+
+
+def test_a_run_compiles_initial_weights_beside_the_step(tmp_path):
+    threads = []
+
+    def note(event, seconds, fun_name="", **_):
+        if event == COMPILED and fun_name == INITIAL:
+            threads.append(threading.current_thread().name)
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    few = {"search.rounds": 1, "train.epochs": 1, "final.train.epochs": 1, "furs.every_epochs": 0}
+    search(small_config(**few), tmp_path, quiet=True)
+    jax.monitoring.unregister_event_duration_listener(note)
+    assert threads == ["compile"] * 3  # a round, original and searched
 
 
 @pytest.mark.parametrize("devices", [1, 8])
