@@ -21,7 +21,7 @@ FINE_TUNED, TAUGHT = ("sfp", "fpgm"), ("uniform", "network_adjustment", "tas")
 
 def get_config(argument: str = ""):
     config = r18.get_config(argument)
-    config.prune.penalty = 1.0
+    config.prune.penalty = 0.3
     config.final.original = False
     return config
 
