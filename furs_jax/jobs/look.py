@@ -13,11 +13,12 @@ from furs_jax.errors import ConfigError
 from furs_jax.furs.measure import make_task_estimate, search_batches
 from furs_jax.furs.ratios import FURs
 from furs_jax.furs.significance import what_draws_bought
-from furs_jax.jobs.prepare import Prepared, prepare
+from furs_jax.jobs.prepare import prepare
 from furs_jax.machine import hosts
 from furs_jax.machine.sealed import write_json
 from furs_jax.machine.stop import Stop
 from furs_jax.options.schema import AUTO, Options
+from furs_jax.run.context import Prepared
 from furs_jax.run.tables import format_table
 from furs_jax.training.evaluate import Evaluator
 from furs_jax.training.loading import load_network

@@ -3,9 +3,7 @@
 import dataclasses
 import zlib
 from collections.abc import Sequence
-from typing import NamedTuple
 
-from furs_jax.costs import Cost
 from furs_jax.data import Reading, load_dataset
 from furs_jax.data.dataset import AnySplit, Dataset, Split
 from furs_jax.errors import ConfigError
@@ -20,10 +18,11 @@ from furs_jax.jobs.vectors import (
 )
 from furs_jax.machine import hosts
 from furs_jax.machine.devices import resolve_dtype, set_up
-from furs_jax.methods import load_method
+from furs_jax.methods import Method, load_method
 from furs_jax.networks.network import Network
 from furs_jax.objectives import load_objective
 from furs_jax.options.schema import FRESH, DataOptions, Options
+from furs_jax.run.context import Prepared
 from furs_jax.training.distill import ORIGINAL
 from furs_jax.training.loading import load_network
 from furs_jax.training.recipe import check_recipe
@@ -32,20 +31,10 @@ from furs_jax.training.trainer import Task
 from furs_jax.widths.budget import fit_to_budget
 
 
-class Prepared(NamedTuple):
-    """What a run starts from."""
-
-    task: Task  # its network has the original's channels
-    cost: Cost
-    budget: float  # of the cost
-    start: tuple[int, ...]  # the first vector
-    unpruned: Network  # what a method that prunes begins with
-
-
 def prepare(options: Options) -> Prepared:
     """Loads the data, builds the network and checks every option, before any training."""
-    check_options(options)
     method, objective = load_method(options.method), load_objective(options.objective)
+    check_options(options, method)
     batch_sizes = {
         "eval_batch_size": options.eval_batch_size,
         "furs.batch_size": options.furs.batch_size,
@@ -63,7 +52,6 @@ def prepare(options: Options) -> Prepared:
         limits = options.reallocate
         fit_to_budget(net, net.channels, budget, limits.min_channels, limits.channel_multiple, cost)
     unpruned = unpruned_network(options, dataset)
-    method.check(options, net, dataset)
     prunes = options.mode == "search" and method.prunes
     start = net.channels if prunes else start_vector(options, cost, budget)
     _check_weights(options, unpruned if prunes else net, unpruned.channels if prunes else start)
@@ -80,7 +68,9 @@ def prepare(options: Options) -> Prepared:
     task = Task(
         net, dataset, devices, dtype, options.eval_batch_size, objective, options.step_programs
     )
-    return Prepared(task, cost, budget, start, unpruned)
+    prepared = Prepared(task, cost, budget, start, unpruned)
+    method.check(options, prepared)
+    return prepared
 
 
 def _digest(split: AnySplit) -> int:
@@ -105,8 +95,15 @@ def _check_weights(options: Options, net: Network, start: Sequence[int]) -> None
         )
 
 
-def check_options(options: Options) -> None:
+def check_options(options: Options, method: Method) -> None:
     """Raises ConfigError where an option can't have its value beside another."""
+    for name in method.unused if options.mode == "search" else ():
+        if getattr(options, name):
+            given = "weights" if name == "init_from" else "widths"
+            raise ConfigError(
+                f"method={options.method} has no use for {name}: it does not begin with {given} "
+                f"that are given; leave {name} out"
+            )
     if options.flops_budget is not None and options.width_multiplier != 1.0:
         raise ConfigError(
             "flops_budget sets the width of the original network, so width_multiplier must stay 1; "

@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from furs_jax import plugins
-from furs_jax.data.dataset import Dataset
 from furs_jax.networks.network import Network
 from furs_jax.objectives import Objective, Variables
 from furs_jax.options.schema import Options
-from furs_jax.run.context import Run
+from furs_jax.run.context import Prepared, Run
 from furs_jax.training.step import TrainState
 
 Channels = tuple[int, ...]
@@ -35,14 +34,16 @@ class Method:
     Attributes:
       prunes: whether the searched network gets its widths while it trains. That training, and not
         the search, then begins with the weights of `init_from`, which are those of `network`.
+      unused: options of what a search begins with that it has no use for, and refuses.
       finds_original: whether what it finds is the original, which is trained once, then.
     """
 
     prunes = False
+    unused: tuple[str, ...] = ()
     finds_original = False
 
-    def check(self, options: Options, net: Network, dataset: Dataset) -> None:
-        """Refuses, before any compute, what the method can't work with.
+    def check(self, options: Options, prepared: Prepared) -> None:
+        """Refuses, before any compute and before there is a folder, what the method can't do.
 
         Raises:
           ConfigError: an option, the network or the data.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from furs_jax.data.dataset import Dataset
+from furs_jax.costs import amount
 from furs_jax.errors import ConfigError
 from furs_jax.methods import Channels, Finished, Method
 from furs_jax.networks.filters import (
@@ -16,7 +16,7 @@ from furs_jax.networks.filters import (
 )
 from furs_jax.networks.network import Network
 from furs_jax.options.schema import Options
-from furs_jax.run.context import Run
+from furs_jax.run.context import Prepared, Run
 from furs_jax.training.step import TrainState
 from furs_jax.widths.kept import removed_within
 
@@ -28,35 +28,28 @@ class FilterPruning(Method):
     """
 
     prunes = True
+    unused = ("channels", "channels_from")
 
     def scores(self, weights: np.ndarray) -> np.ndarray:
         """How much a site's filters count, shape (C,), of their weights, shape (C, F)."""
         raise NotImplementedError
 
-    def check(self, options: Options, net: Network, dataset: Dataset) -> None:
+    def check(self, options: Options, prepared: Prepared) -> None:
         if options.mode != "search":
             return
-        given = [name for name in ("channels", "channels_from") if getattr(options, name)]
-        if given:
-            raise ConfigError(
-                f"method={options.method} has no use for {given[0]}: it begins with the network of "
-                f"prune.width_multiplier. Leave {given[0]} out, or train what it gives by "
-                "--config.mode=train"
-            )
+        net = prepared.unpruned
         site_filters(net)
+        most = type(prepared.cost)(net).of(net.channels)
+        if most < prepared.budget:
+            raise ConfigError(
+                f"method={options.method} begins with a network of {amount(most)} "
+                f"{prepared.cost.unit}, which is less than the budget of "
+                f"{amount(prepared.budget)}; give a larger prune.width_multiplier"
+            )
+        _removed(prepared, net, [np.arange(c) for c in net.channels])
 
     def network(self, run: Run) -> Network:
         return run.unpruned
-
-    def search(self, run: Run) -> Channels:
-        """The unpruned vector.
-
-        Raises:
-          BudgetError: the budget can't be met.
-        """
-        net = run.unpruned
-        _removed(run, net, [np.arange(c) for c in net.channels])
-        return net.channels
 
     def check_journal(self, run: Run) -> None:
         if run.workdir.rounds.read():
@@ -77,5 +70,5 @@ class FilterPruning(Method):
         return Finished(pruned_network(net, removed), variables)
 
 
-def _removed(run: Run, net: Network, ranks: Sequence[np.ndarray]) -> list[np.ndarray]:
+def _removed(run: Run | Prepared, net: Network, ranks: Sequence[np.ndarray]) -> list[np.ndarray]:
     return removed_within(net, ranks, run.budget, type(run.cost))

@@ -11,17 +11,15 @@ not searched; the last removal overshoots the budget, which single channels then
 import time
 from collections.abc import Sequence
 
-from furs_jax.costs import amount, load_cost
-from furs_jax.data.dataset import Dataset
+from furs_jax.costs import amount
 from furs_jax.errors import ConfigError
 from furs_jax.machine import hosts
 from furs_jax.machine.programs import release_programs
 from furs_jax.methods import Channels, Method, Record
-from furs_jax.networks import get_network
 from furs_jax.networks.axes import grows_in_front
 from furs_jax.networks.network import Network
 from furs_jax.options.schema import Options
-from furs_jax.run.context import Run
+from furs_jax.run.context import Prepared, Run
 from furs_jax.run.entries import compare_entry, training_macs, vector_entry
 from furs_jax.run.phases import train_phase
 from furs_jax.training.slimmable import Sandwich, whole_batches, width_losses
@@ -52,21 +50,14 @@ class AutoSlim(Method):
     groups = 10
     images = 512
     in_place = False
+    unused = ("channels", "channels_from", "init_from")
 
-    def check(self, options: Options, net: Network, dataset: Dataset) -> None:
+    def check(self, options: Options, prepared: Prepared) -> None:
         if options.mode != "search":
             return
-        given = [n for n in ("channels", "channels_from", "init_from") if getattr(options, n)]
-        if given:
-            raise ConfigError(
-                f"method=autoslim has no use for {given[0]}: it begins with fresh weights of a "
-                f"slimmable network. Leave {given[0]} out"
-            )
-        size, shape = options.prune.width_multiplier, dataset.image_shape
-        unpruned = get_network(options.network, size, dataset.num_classes, options.padding, shape)
-        cost, steps = load_cost(options.cost, net), self.ladders(options, unpruned)
+        cost, steps = prepared.cost, self.ladders(options, prepared.unpruned)
         most, least = (cost.of([widths[end] for widths in steps]) for end in (0, -1))
-        if not least <= cost.of(net.channels) < most:
+        if not least <= prepared.budget < most:
             raise ConfigError(
                 f"method=autoslim slims a network of {amount(most)} {cost.unit} to at least "
                 f"{amount(least)}, and the budget must lie between: change prune.width_multiplier "

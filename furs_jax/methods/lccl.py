@@ -13,13 +13,12 @@ holds a network to the budget exactly: a small weight may not reach it, and of a
 low-cost layers are shut for good, since their ReLU passes no gradient.
 """
 
-from furs_jax.data.dataset import Dataset
 from furs_jax.errors import ConfigError
 from furs_jax.methods import Channels, Finished, Method
 from furs_jax.networks.network import Network, TracedNetwork
 from furs_jax.objectives import Objective
 from furs_jax.options.schema import Options
-from furs_jax.run.context import Run
+from furs_jax.run.context import Prepared, Run
 from furs_jax.training.skipping import SkipPenalty, measure_zeros, skippable
 from furs_jax.training.step import TrainState
 
@@ -31,16 +30,12 @@ class LowCostLayers(Method):
     """
 
     prunes = True
+    unused = ("channels", "channels_from", "init_from")
 
-    def check(self, options: Options, net: Network, dataset: Dataset) -> None:
+    def check(self, options: Options, prepared: Prepared) -> None:
         if options.mode != "search":
             return
-        for name in ("channels", "channels_from", "init_from"):
-            if getattr(options, name):
-                raise ConfigError(
-                    f"method=lccl has no use for {name}: it trains the network of "
-                    f"prune.width_multiplier, with layers that no other has. Leave {name} out"
-                )
+        net = prepared.unpruned
         if isinstance(net, TracedNetwork) or not hasattr(net.template, "skips"):
             raise ConfigError(
                 f"method=lccl has no low-cost layers for {net.name}; it is for this package's "

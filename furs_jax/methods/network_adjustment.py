@@ -5,17 +5,15 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from furs_jax.data.dataset import Dataset
 from furs_jax.furs.importance import channel_importance
 from furs_jax.furs.measure import check_images, make_monitor, make_task_estimate, search_batches
 from furs_jax.furs.significance import sure, what_draws_bought
 from furs_jax.machine import hosts
 from furs_jax.machine.programs import release_programs
 from furs_jax.methods import Method
-from furs_jax.networks.network import Network
 from furs_jax.objectives import Batch
 from furs_jax.options.schema import AUTO, Options, ReallocateOptions, Recipe
-from furs_jax.run.context import Run, derived_seed
+from furs_jax.run.context import Prepared, Run, derived_seed
 from furs_jax.run.entries import compare_entry, training_macs
 from furs_jax.run.lines import PER_SITE, best_round, selected
 from furs_jax.run.phases import (
@@ -42,12 +40,12 @@ _RECORDED = (*PER_SITE, "draws", "spread")
 class NetworkAdjustment(Method):
     """Rounds of training, measuring and moving channels; `reallocate.direction` makes controls."""
 
-    def check(self, options: Options, net: Network, dataset: Dataset) -> None:
+    def check(self, options: Options, prepared: Prepared) -> None:
         if options.search.warm_start:
-            check_recipe(warm_recipe(options), "search.warm", dataset.train)
-            free_axes(net)  # refuses networks that can't inherit
+            check_recipe(warm_recipe(options), "search.warm", prepared.task.dataset.train)
+            free_axes(prepared.task.net)  # refuses networks that can't inherit
         if options.mode == "search":
-            check_images(options.furs, dataset.search)
+            check_images(options.furs, prepared.task.dataset.search)
 
     def search(self, run: Run) -> tuple[int, ...]:
         return run_rounds(run)

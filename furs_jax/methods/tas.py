@@ -10,21 +10,19 @@ Fashion-MNIST the likeliest of 8 had a probability of 0.15 after 630 steps.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from furs_jax.data.batches import steps_per_epoch
-from furs_jax.data.dataset import Dataset
 from furs_jax.data.halves import Halves, halves
 from furs_jax.errors import ConfigError
 from furs_jax.machine import hosts
 from furs_jax.machine.programs import release_programs
-from furs_jax.methods import Method
+from furs_jax.methods import Channels, Method, Record
 from furs_jax.networks.network import Network
 from furs_jax.networks.supernet import candidate_widths, supernet, unmet_sites
 from furs_jax.options.schema import Options
-from furs_jax.run.context import Run, derived_seed
+from furs_jax.run.context import Prepared, Run, derived_seed
 from furs_jax.run.entries import compare_entry, training_macs
 from furs_jax.run.phases import train_phase
 from furs_jax.training.trainer import Trainer, make_trainer
@@ -36,9 +34,6 @@ from furs_jax.training.width_search import (
     width_optimizer,
 )
 from furs_jax.widths.budget import fit_to_budget
-
-Channels = tuple[int, ...]
-Record = dict[str, Any]
 
 _SEED = 6  # of `derived_seed`
 _DIGITS = 6  # of probabilities in the journal
@@ -62,30 +57,32 @@ class TransformableSearch(Method):
     temperatures = (5.0, 0.1)
     penalty_weight, tolerance = 2.0, 0.05
     logit_rate, logit_betas, logit_decay = 1e-3, (0.5, 0.999), 1e-3
+    unused = ("channels", "channels_from", "init_from")
 
-    def check(self, options: Options, net: Network, dataset: Dataset) -> None:
+    def check(self, options: Options, prepared: Prepared) -> None:
         if options.mode != "search":
             return
-        for name in ("channels", "channels_from", "init_from"):
-            if getattr(options, name):
-                raise ConfigError(
-                    f"method=tas begins with all widths and fresh weights; leave {name} out"
-                )
         if options.cost != "macs":
             raise ConfigError(
                 f"method=tas needs the gradient of the cost, which cost={options.cost} has not; "
                 "give cost=macs"
             )
+        net = prepared.task.net
         if unmet_sites(net) or net.macs_formula() is None:
             raise ConfigError(
                 f"method=tas needs this package's ConvBatchNorm at each site, and MACs that follow "
                 f"the widths; {net.name} has not, so take a ResNet, a plain net or another method"
             )
-        size, images = options.train.batch_size, len(dataset.train.labels) // 2
+        size, images = options.train.batch_size, len(prepared.task.dataset.train.labels) // 2
         if size > images:
             raise ConfigError(
                 f"train.batch_size={size} is more than half of the training images, {images}, "
                 "which method=tas trains weights on"
+            )
+        if (most := net.macs(self.widest(options, prepared.unpruned))) < prepared.budget:
+            raise ConfigError(
+                f"method=tas searches among networks of at most {most:,} MACs, and the budget is "
+                f"{prepared.budget:,}; give a larger prune.width_multiplier or prune.expand"
             )
 
     def search(self, run: Run) -> Channels:
@@ -116,10 +113,10 @@ class TransformableSearch(Method):
     def check_result(self, options: Options, rounds: Sequence[Record], result: Record) -> None:
         compare_entry(result["searched"], {"channels": rounds[0]["channels"]}, "searched")
 
-    def widest(self, run: Run) -> Channels:
+    def widest(self, options: Options, unpruned: Network) -> Channels:
         """The largest candidate of each site."""
-        expand = run.options.prune.expand or self.expand
-        return tuple(int(expand * width) for width in run.unpruned.channels)
+        expand = options.prune.expand or self.expand
+        return tuple(int(expand * width) for width in unpruned.channels)
 
     def trainer(self, run: Run) -> Trainer:
         """Of the supernet."""
@@ -130,24 +127,19 @@ class TransformableSearch(Method):
             self._penalty(run),
             cosine_temperature(*self.temperatures, recipe.epochs * epoch_steps),
         )
-        widest = self.widest(run)
+        widest = self.widest(run.options, run.unpruned)
         task = run.task._replace(net=supernet(run.task.net.of(widest)))
         of_logits = adam(self.logit_rate, self.logit_betas, self.logit_decay)
         optimizer = width_optimizer(recipe, epoch_steps, of_logits)
         return make_trainer(task, widest, recipe, split, objective, optimizer)
 
     def _penalty(self, run: Run) -> Penalty:
-        widths, formula = candidate_widths(self.widest(run)), run.task.net.macs_formula()
+        widths = candidate_widths(self.widest(run.options, run.unpruned))
+        formula = run.task.net.macs_formula()
         return Penalty(formula, widths, run.budget, self.tolerance, self.penalty_weight)
 
     def _searched(self, run: Run) -> Record:
         """Trains the supernet; the journal's line."""
-        widest, net = self.widest(run), run.task.net
-        if net.macs(widest) < run.budget:
-            raise ConfigError(
-                f"method=tas searches among networks of at most {net.macs(widest):,} MACs, and "
-                f"the budget is {run.budget:,}; give a larger prune.width_multiplier"
-            )
         state, trained = train_phase(run, self.trainer(run), "tas", "tas", (_SEED, 1))
         logits = np.asarray(state.params["logits"], float)
         shares = np.exp(logits - np.max(logits, axis=1, keepdims=True))
@@ -162,7 +154,8 @@ class TransformableSearch(Method):
 
     def _told(self, run: Run, table: np.ndarray) -> Record:
         """What follows from the probabilities, shape (L, 8)."""
-        net, limits, widest = run.task.net, run.options.reallocate, self.widest(run)
+        net, limits = run.task.net, run.options.reallocate
+        widest = self.widest(run.options, run.unpruned)
         widths = candidate_widths(widest)
         expected = np.sum(table * widths, axis=1)
         likeliest = widths[np.arange(len(widths)), np.argmax(table, axis=1)].tolist()

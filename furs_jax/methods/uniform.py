@@ -3,25 +3,19 @@
 That is the original network of a run, see `furs_jax.jobs.vectors.initial_network`.
 """
 
-from furs_jax.data.dataset import Dataset
 from furs_jax.errors import ConfigError
 from furs_jax.methods import Method
-from furs_jax.networks.network import Network
 from furs_jax.options.schema import Options
+from furs_jax.run.context import Prepared
 
 
 class Uniform(Method):
     """Finds the original, by computing nothing."""
 
     finds_original = True
+    unused = ("channels", "channels_from", "init_from")
 
-    def check(self, options: Options, net: Network, dataset: Dataset) -> None:
-        given = [n for n in ("channels", "channels_from", "init_from") if getattr(options, n)]
-        if given and options.mode == "search":
-            raise ConfigError(
-                f"method=uniform has no use for {given[0]}: its widths are the original's at the "
-                f"budget. Leave {given[0]} out, or train what it gives by --config.mode=train"
-            )
+    def check(self, options: Options, prepared: Prepared) -> None:
         if options.mode == "search" and options.kd.teacher == "original":
             raise ConfigError(
                 "method=uniform trains the original alone, so kd.teacher can't be that; give the "

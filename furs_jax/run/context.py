@@ -14,6 +14,16 @@ from furs_jax.run.folder import Workdir
 from furs_jax.training.trainer import Task
 
 
+class Prepared(NamedTuple):
+    """What a run starts from."""
+
+    task: Task  # its network has the original's channels
+    cost: Cost
+    budget: float  # of the cost
+    start: tuple[int, ...]  # the first vector
+    unpruned: Network  # what a method that prunes begins with
+
+
 class Run(NamedTuple):
     """A checked run, ready to compute."""
 

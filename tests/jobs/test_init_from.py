@@ -10,6 +10,7 @@ from configs import digits
 from furs_jax.errors import ConfigError, WorkdirError
 from furs_jax.jobs.prepare import check_options, dataset_of, prepare
 from furs_jax.jobs.vectors import initial_network
+from furs_jax.methods import Method
 from furs_jax.options.parse import parse
 from furs_jax.run.folder import Workdir
 from furs_jax.run.phases import from_weights
@@ -123,10 +124,10 @@ def test_a_fresh_head_is_for_trainings_from_weights(config):
     for mode in ("evaluate", "furs"):
         config.mode = mode
         with pytest.raises(ConfigError, match="init_head=fresh is for trainings"):
-            check_options(config)
+            check_options(config, Method())
     config.mode, config.init_from = "train", None
     with pytest.raises(ConfigError, match="init_head=fresh is for trainings"):
-        check_options(config)
+        check_options(config, Method())
 
 
 def test_runs_from_before_there_were_fresh_heads_go_on(tmp_path):

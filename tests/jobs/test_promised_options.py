@@ -14,14 +14,45 @@ from furs_jax.errors import FursError, WorkdirError
 from furs_jax.furs.measure import Reread
 from furs_jax.jobs import prepare
 from furs_jax.methods import Method
+from furs_jax.methods.autoslim import AutoSlim
+from furs_jax.methods.lccl import LowCostLayers
 from furs_jax.options import parse as options_lib
 from furs_jax.run import phases
 from furs_jax.run.folder import Workdir
 from tests.jobs.recorded import small
+from tests.small_runs import timeless
 
 
 class Other(Method):
     """Finds nothing."""
+
+
+class Pruned(Method):
+    """The unpruned network, as it is."""
+
+    prunes = True
+
+    def network(self, run):
+        return run.unpruned
+
+
+class Widest(AutoSlim):
+    """The network that would be slimmed."""
+
+    is_complete, check_journal, check_result = (
+        Method.is_complete,
+        Method.check_journal,
+        Method.check_result,
+    )
+
+    def search(self, run):
+        return self.largest(run.options, run.unpruned)
+
+
+class Unmeasured(LowCostLayers):
+    """Without a look at the zeros."""
+
+    finish = Method.finish
 
 
 class Squares(Cost):
@@ -95,12 +126,16 @@ CHANGED = {
     "search.warm_learning_rate": (0.01, {"search.rounds": 2, "search.warm_start": True}),
     "search.patience": (1, {"search.rounds": 2}),
     "search.stop_when_equal": (True, {"search.rounds": 2}),
+    "prune.width_multiplier": (0.5, {"method": f"{__name__}:Pruned"}),
+    "prune.expand": (2.0, {"method": f"{__name__}:Widest"}),
+    "prune.penalty": (0.1, {"method": f"{__name__}:Unmeasured"}),
     "kd.teacher": ("original", {}),
     "kd.network": ("resnet14_cifar", {"kd.teacher": "other"}),
     "kd.width_multiplier": (0.5, {"kd.teacher": "other"}),
     "kd.alpha": (0.5, {"kd.teacher": "original"}),
     "kd.temperature": (2.0, {"kd.teacher": "original"}),
     "final.seeds": (2, {}),
+    "final.original": (False, {}),
     "final.use_search_split": (False, {}),
     **{
         f"{prefix}train.{field}": (value, {})
@@ -147,7 +182,7 @@ def _done(recording, folder, **changes):
         result = recording.search(folder, **{"search.rounds": 1, "final.seeds": 1, **changes})
     except FursError as error:
         return str(error)
-    return [*map(_told, recording.calls), result]
+    return [*map(_told, recording.calls), timeless(result)]
 
 
 @pytest.fixture(scope="module")

@@ -163,7 +163,7 @@ def test_the_budget_is_met_from_below(network, budget):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"channels": (12,)}, "no use for channels: .* Leave channels out"),
+        ({"channels": (12,)}, "no use for channels: .* leave channels out"),
         ({"channels_from": "x"}, "no use for channels_from"),
         ({"init_from": "x"}, "no use for init_from"),
         ({"prune.expand": 1.0}, "must lie between: change prune.width_multiplier or prune.expand"),

@@ -104,10 +104,8 @@ def test_within_the_budget_nothing_is_removed_and_below_one_channel_nothing_can_
     macs = net.macs(net.channels)
     assert sum(map(len, removed_within(net, ranks, macs, Macs))) == 0
     assert sum(map(len, removed_within(net, ranks, macs - 1, Macs))) > 0
-    run = run_of(net)
-    run.budget = 100
     with pytest.raises(BudgetError, match="can't be met: with 1 channels at every site"):
-        SoftFilterPruning().search(run)
+        removed_within(net, ranks, 100, Macs)
 
 
 @functools.cache
@@ -339,11 +337,13 @@ def test_it_begins_with_trained_weights_and_a_teacher(finished, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"channels": (5,)}, "has no use for channels: .*Leave channels out"),
+        ({"channels": (5,)}, "has no use for channels: .*leave channels out"),
         ({"padding": "local"}, "can't be pruned: .*; give padding=max"),
+        ({"flops_budget": 1e6}, "less than the budget of 1,000,000; give a larger prune.width"),
+        ({"prune.width_multiplier": 8.0}, "can't be met: with 1 channels at every site"),
     ],
 )
 def test_what_makes_no_sense_is_refused(name, options, message, tmp_path):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises((ConfigError, BudgetError), match=message):
         search(small_config(**{**RUN, "method": name, **options}), tmp_path / "w", quiet=True)
     assert not (tmp_path / "w").exists()

@@ -108,7 +108,7 @@ def test_a_penalty_is_added_where_it_is_given():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"channels": (12,)}, "no use for channels: .* Leave channels out"),
+        ({"channels": (12,)}, "no use for channels: .* leave channels out"),
         ({"channels_from": "x"}, "no use for channels_from"),
         ({"init_from": "x"}, "no use for init_from"),
         (
@@ -126,5 +126,6 @@ def test_what_makes_no_sense_is_refused(changes, message):
 def test_a_module_of_ones_own_is_refused():
     """Its rows are of its trace, even of a family of this package."""
     own = TracedNetwork("mine:Net", Plain((4, 6), 3, num_classes=10, stages=2), (8, 8, 1))
+    prepared = types.SimpleNamespace(unpruned=own)
     with pytest.raises(ConfigError, match="no low-cost layers for mine:Net"):
-        LowCostLayers().check(parse(small_config(**SMALL)), own, None)
+        LowCostLayers().check(parse(small_config(**SMALL)), prepared)

@@ -102,4 +102,5 @@ def test_what_makes_no_sense_is_refused_before_the_folder_is_made(changes, messa
 
 def test_a_budget_beyond_the_widest_network_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="larger prune.width_multiplier"):
-        search(config(**{"prune.width_multiplier": 0.125}), tmp_path, quiet=True)
+        search(config(**{"prune.width_multiplier": 0.125}), tmp_path / "w", quiet=True)
+    assert not (tmp_path / "w").exists()

@@ -38,7 +38,7 @@ def test_a_search_may_leave_the_original_out(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "uniform", "channels": (4,) * 6}, "no use for channels: .*mode=train"),
+        ({"method": "uniform", "channels": (4,) * 6}, "no use for channels: .*leave channels out"),
         ({"method": "uniform", "kd.teacher": "original"}, "kd.teacher can't be that; give"),
         ({"final.original": False, "kd.teacher": "original"}, "final.original=False leaves out"),
     ],

@@ -6,8 +6,8 @@ from furs_jax.widths.budget import fit_to_budget
 
 
 class Equal(Method):
-    def check(self, options, net, dataset):
-        if len(net.channels) < 2:
+    def check(self, options, prepared):
+        if len(prepared.start) < 2:
             raise ConfigError("a single site is equal to itself; take a deeper network")
 
     def search(self, run):
