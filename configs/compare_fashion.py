@@ -11,8 +11,8 @@ teaches where there is distillation; the second runs `sweep()`, goes on where it
 writes the table and the figure into runs/compare_fashion/report. docs/METHODS.md has them.
 """
 
+from . import fashion
 from .default import adapt
-from .default import get_config as default
 
 UNPRUNED = "runs/compare_fashion_unpruned/checkpoints/final_trained_0"
 WIDTH = 0.5  # of the unpruned network
@@ -24,23 +24,11 @@ FINE_TUNED = ("sfp", "fpgm")  # from the unpruned network's weights, too
 
 
 def get_config(argument: str = ""):
-    config = default()
+    config = fashion.get_config("resnet14_14px")
     config.network = "resnet8_cifar"
-    config.flops_budget = float(MACS)
+    config.width_multiplier, config.flops_budget = 1.0, float(MACS)
     config.prune.width_multiplier = WIDTH
     config.prune.penalty = 0.3  # of LCCL: the least tried that came within half of the MACs
-    config.data.name = "idx:/usr/share/datasets/fashion-mnist"
-    config.data.pool = 2
-    config.cpu_devices = 1
-    config.train.epochs = 3
-    config.final.train.epochs = 3
-    for recipe in (config.train, config.final.train):
-        recipe.crop_margin = 2
-    config.furs.images = 3000
-    config.furs.batch_size = 32
-    config.search.rounds = 6
-    config.search.warm_start = True
-    config.final.seeds = 5
     config.final.original = False
     return adapt(config, argument)
 

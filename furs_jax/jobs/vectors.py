@@ -31,14 +31,7 @@ def initial_network(options: Options, dataset: Dataset) -> tuple[Cost, float]:
     """
 
     def build(width_multiplier: float) -> Cost:
-        net = get_network(
-            options.network,
-            width_multiplier,
-            dataset.num_classes,
-            options.padding,
-            dataset.image_shape,
-        )
-        return load_cost(options.cost, net)
+        return load_cost(options.cost, _network(options, dataset, width_multiplier))
 
     if options.flops_budget is None:
         cost = build(options.width_multiplier)
@@ -173,13 +166,7 @@ def start_vector(options: Options, cost: Cost, budget: float) -> tuple[int, ...]
 
 def unpruned_network(options: Options, dataset: Dataset) -> Network:
     """The network that methods which prune begin with."""
-    return get_network(
-        options.network,
-        options.prune.width_multiplier,
-        dataset.num_classes,
-        options.padding,
-        dataset.image_shape,
-    )
+    return _network(options, dataset, options.prune.width_multiplier)
 
 
 def final_split(options: Options, dataset: Dataset) -> AnySplit:
@@ -189,9 +176,17 @@ def final_split(options: Options, dataset: Dataset) -> AnySplit:
 def teacher_network(options: Options, dataset: Dataset) -> Network:
     """The network that `kd.teacher` holds a vector of."""
     kd = options.kd
+    width_multiplier = kd.width_multiplier or options.width_multiplier
+    return _network(options, dataset, width_multiplier, kd.network)
+
+
+def _network(
+    options: Options, dataset: Dataset, width_multiplier: float, name: str | None = None
+) -> Network:
+    """The run's network, or another by name, at a width, for the images and classes of the data."""
     return get_network(
-        kd.network or options.network,
-        kd.width_multiplier or options.width_multiplier,
+        name or options.network,
+        width_multiplier,
         dataset.num_classes,
         options.padding,
         dataset.image_shape,

@@ -15,11 +15,10 @@ from furs_jax.report.run_record import NETWORK_ADJUSTMENT, RunRecord
 from furs_jax.report.style import (
     INK,
     NEUTRAL,
-    PAPER_WIDTH,
     SERIES,
     legend_text,
     mix,
-    new_figure,
+    new_panels,
     shortened,
     style,
 )
@@ -53,19 +52,14 @@ def draw_accuracy(runs: Sequence[RunRecord], published: bool = True) -> Figure:
     families = list(dict.fromkeys(_family(row) for row in ours))
     colours = dict(zip(families, itertools.cycle(SERIES), strict=False))
     with style():
-        columns = min(3, len(panels))
-        lines = -(-len(panels) // columns)
-        figure = new_figure(0.7 + 2.2 * lines, 4.2 if columns == 1 else PAPER_WIDTH)
-        axes = figure.subplots(lines, columns, squeeze=False).ravel()
-        for ax in axes[len(panels) :]:
-            ax.axis("off")
+        figure, axes, columns = new_panels(len(panels), 3, (0.7, 2.2, 4.2))
         labels = []
-        for ax, data in zip(axes, panels, strict=False):
+        for ax, data in zip(axes, panels, strict=True):
             labels.append(_draw_panel(ax, [row for row in known if row.data == data], colours))
             ax.set_title(shortened(data, (56, 44, 28)[columns - 1]), loc="left")
-        axes[(lines - 1) // 2 * columns].set_ylabel("top-1 (%), ± 95 % interval")
+        axes[(len(panels) - 1) // columns // 2 * columns].set_ylabel("top-1 (%), ± 95 % interval")
         _accuracy_legend(figure, axes, colours)
-        for ax, texts in zip(axes, labels, strict=False):
+        for ax, texts in zip(axes, labels, strict=True):
             place_labels(ax, *texts)
     return figure
 

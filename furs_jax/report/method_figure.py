@@ -13,10 +13,9 @@ from furs_jax.report.method_table import UNIFORM, MethodRow, compare_methods
 from furs_jax.report.run_record import RunRecord
 from furs_jax.report.style import (
     INK,
-    PAPER_WIDTH,
     SERIES,
     legend_text,
-    new_figure,
+    new_panels,
     shortened,
     style,
 )
@@ -40,14 +39,9 @@ def draw_methods(runs: Sequence[RunRecord]) -> Figure:
     panels = list(dict.fromkeys((row.data, row.network, row.kd) for row in rows))
     looks = _looks(rows)
     with style():
-        columns = min(2, len(panels))
-        lines = -(-len(panels) // columns)
-        figure = new_figure(0.9 + 2.6 * lines, 4.6 if columns == 1 else PAPER_WIDTH)
-        axes = figure.subplots(lines, columns, squeeze=False).ravel()
-        for ax in axes[len(panels) :]:
-            ax.axis("off")
+        figure, axes, columns = new_panels(len(panels), 2, (0.9, 2.6, 4.6))
         handles: dict[str, Artist] = {}
-        for ax, panel in zip(axes, panels, strict=False):
+        for ax, panel in zip(axes, panels, strict=True):
             own = [row for row in rows if (row.data, row.network, row.kd) == panel]
             handles |= _draw_panel(ax, own, looks)
             data, network, kd = panel

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import matplotlib
+import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
@@ -57,6 +58,27 @@ def style() -> Iterator[None]:
 def new_figure(height: float, width: float = PAPER_WIDTH) -> Figure:
     """An empty figure of so many inches; show it in a notebook or `save` it."""
     return Figure(figsize=(width, height), layout="constrained", dpi=120)
+
+
+def new_panels(
+    count: int, most: int, sizes: tuple[float, float, float]
+) -> tuple[Figure, np.ndarray, int]:
+    """An empty figure of so many panels, at most `most` in a line.
+
+    Args:
+      sizes: inches: the height of what is no panel, that of a panel, the width of one alone.
+
+    Returns:
+      The figure, the panels' axes, and how many are in a line.
+    """
+    around, height, alone = sizes
+    columns = min(most, count)
+    lines = -(-count // columns)
+    figure = new_figure(around + height * lines, alone if columns == 1 else PAPER_WIDTH)
+    axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    for ax in axes[count:]:
+        ax.axis("off")
+    return figure, axes[:count], columns
 
 
 def save(figure: Figure, path: str | os.PathLike) -> list[pathlib.Path]:

@@ -84,7 +84,7 @@ def result_table(result: Record) -> str:
                     f"search: trained {result['search_macs']:.3g} MACs, "
                     f"{result['search_macs'] / result['final_macs']:.2f} times one final training"
                 ]
-                if "search_macs" in result
+                if result.get("search_macs")  # what prunes while it trains has none
                 else []
             ),
             *(

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -145,27 +145,8 @@ def make_trainer(
         two_programs=two_programs,
     )
 
-    def initial(seed: jax.Array) -> TrainState:
-        images = jnp.zeros((1, *task.net.image_shape))
-        variables = module.init(jax.random.key(seed), images)
-        return TrainState(
-            step=jnp.zeros((), jnp.int32),
-            seed=seed,
-            params=variables["params"],
-            batch_stats=variables.get("batch_stats", {}),
-            opt_state=optimizer.init(variables["params"]),
-        )
-
-    # Random numbers for many arrays compile slowly; on CPU this program, run once, was compiled
-    # five times as fast without optimisation.
-    on_cpu = task.devices[0].platform == "cpu"
-    options = {"xla_backend_optimization_level": 0} if on_cpu else None
-    program, lock = jax.jit(initial, compiler_options=options), threading.Lock()
-
-    def init(seed: int) -> TrainState:
-        with lock:  # who needs it while it is compiled ahead waits for that
-            return program(jnp.int32(seed))
-
+    initial = _initial(module, task.net.image_shape, optimizer)
+    init = _compiled_once(initial, task.devices[0].platform)
     return Trainer(
         task=task,
         channels=tuple(channels),
@@ -177,3 +158,37 @@ def make_trainer(
         objective=objective,
         compile_init=lambda: init(0),
     )
+
+
+def _initial(
+    module: Any, image_shape: tuple[int, int, int], optimizer: optax.GradientTransformation
+) -> Callable[[jax.Array], TrainState]:
+    """Seed, int32, shape=() -> the state that a training from scratch begins with."""
+
+    def initial(seed: jax.Array) -> TrainState:
+        variables = module.init(jax.random.key(seed), jnp.zeros((1, *image_shape)))
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            seed=seed,
+            params=variables["params"],
+            batch_stats=variables.get("batch_stats", {}),
+            opt_state=optimizer.init(variables["params"]),
+        )
+
+    return initial
+
+
+def _compiled_once(
+    initial: Callable[[jax.Array], TrainState], platform: str
+) -> Callable[[int], TrainState]:
+    """`initial` as a program: who needs it while it is compiled ahead waits for that."""
+    # Random numbers for many arrays compile slowly; on CPU this program, run once, was compiled
+    # five times as fast without optimisation.
+    options = {"xla_backend_optimization_level": 0} if platform == "cpu" else None
+    program, lock = jax.jit(initial, compiler_options=options), threading.Lock()
+
+    def init(seed: int) -> TrainState:
+        with lock:
+            return program(jnp.int32(seed))
+
+    return init
