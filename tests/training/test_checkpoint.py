@@ -55,6 +55,19 @@ def test_loggers_of_others_stay_as_they_were(tmp_path, caplog):
     assert state() == before
 
 
+def test_of_late_reads_only_is_nothing_told_after_a_damaged_one(saved, caplog):
+    (damaged,) = (path for path in (saved / "2" / "state").iterdir() if path.name.startswith("man"))
+    damaged.write_bytes(b"")
+    with pytest.raises(DamagedError):
+        read(saved)
+    caplog.clear()
+    told = "Future exception was never retrieved\nfuture: <Future finished exception=ValueError('"
+    stores = ('Error reading "a/0.0" in OCDBT database', "Error opening [source=tensorstore/kv.cc]")
+    for cause in (*stores, "of somebody else"):
+        logging.getLogger("asyncio").error(f"{told}{cause}')>")
+    assert [record.getMessage() for record in caplog.records] == [f"{told}of somebody else')>"]
+
+
 @pytest.mark.parametrize("leave_at_once", [True, False])
 def test_what_can_not_be_written_is_one_error_and_the_last_checkpoint_stays(
     tmp_path, leave_at_once, capfd, caplog
