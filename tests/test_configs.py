@@ -14,6 +14,7 @@ from configs import (
     default,
     digits,
     fashion,
+    glyphs,
     imagenet,
     r18,
     r20_cifar,
@@ -25,7 +26,7 @@ from furs_jax.networks import get_network
 from furs_jax.options.parse import flat
 from tests import ROOT
 
-# MMACs: Chen et al., CVPR 2020; of the last two, what the files say.
+# MMACs: Chen et al., CVPR 2020; of the last three, what the files say.
 PUBLISHED = {
     cifar100: {
         "r20": 40.1, "r32": 68.4, "r56": 125, "r110": 252, "r20_2x": 160, "r20_4x": 642,
@@ -38,9 +39,10 @@ PUBLISHED = {
         "resnet14": 5.0, "plain14": 5.0, "densenet16": 5.6, "pyramidnet14": 3.9, "mnasnet": 4.5,
         "resnet14_14px": 1.38, "plain14_14px": 1.38,
     },
+    glyphs: {"resnet14": 1.645, "plain14": 1.645, "mnasnet": 1.490},
 }  # fmt: skip
-SHAPES = {cifar100: (32, 32, 3), imagenet: (224, 224, 3), fashion: (28, 28, 1)}
-CLASSES = {cifar100: 100, imagenet: 1000, fashion: 10}
+SHAPES = {cifar100: (32, 32, 3), imagenet: (224, 224, 3), fashion: (28, 28, 1), glyphs: (16, 16, 1)}
+CLASSES = {cifar100: 100, imagenet: 1000, fashion: 10, glyphs: 156}
 
 
 @pytest.mark.parametrize("file", PUBLISHED, ids=lambda file: file.__name__)
