@@ -43,7 +43,6 @@ def save(folder: pathlib.Path, glyphs: "GlyphSet") -> None:
     Raises:
       DataError: the folder holds something.
     """
-    refuse(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as beside:
         unfinished = pathlib.Path(beside, folder.name)
@@ -57,7 +56,7 @@ def save(folder: pathlib.Path, glyphs: "GlyphSet") -> None:
         sealed.write_json(unfinished / "glyphs.json", {**glyphs.record, "sha256": digests})
         try:
             os.rename(unfinished, folder)
-        except OSError as error:  # another process was faster
+        except OSError as error:  # something is there
             raise DataError(f"{folder} can't be made ({error.strerror})") from error
     sealed.sync_folder(folder.parent)
 

@@ -116,11 +116,10 @@ def test_characters_that_a_font_lacks_are_left_out(name, monkeypatch):
 
 def test_characters_drawn_alike(monkeypatch):
     """Of two the first stays, of three none; nor what is drawn as a missing one, or not at all."""
-    ink = {"A": 1, "a": 1, "B": 2, "C": 3, "D": 3, "E": 3, "F": 9, "G": 0}
-    ink |= {faces._MISSING: 9}
+    ink = {"A": 1, "a": 1, "B": 2, "C": 3, "D": 3, "E": 3, "F": 0}
 
     def mask(_, character):
-        return np.full((2, 2), ink.get(character, 0), np.uint8)
+        return np.full((2, 2), ink.get(character, 9), np.uint8)
 
     monkeypatch.setattr(faces, "_mask", mask)
     assert [CHARACTERS[place] for place in faces._masks(None)] == ["A", "B"]
@@ -226,6 +225,15 @@ def test_damaged_fonts_are_counted_and_skipped(folder, made, tmp_path):
     assert again.record["left_out"]["font files that can't be drawn"] == len(damage) + 1
 
 
+def test_whatever_pillow_raises_is_a_damaged_font(monkeypatch):
+    def broken(font):
+        raise IndexError("in Pillow")
+
+    monkeypatch.setattr(faces, "_masks", broken)
+    with pytest.raises(faces.UnusableError, match="in Pillow"):
+        list(read_faces(FontFile(FONTS / "DejaVuSans.ttf", "")))
+
+
 def test_a_large_file_is_not_read(monkeypatch):
     monkeypatch.setattr(faces, "_MOST_BYTES", 1000)
     monkeypatch.setattr(pathlib.Path, "read_bytes", lambda self: pytest.fail("it is read"))
@@ -267,17 +275,20 @@ def test_a_kill_leaves_nothing_in_its_place(folder, made, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("what", ["file", "full", "raced"])
-def test_a_folder_of_something_else_is_left_alone(made, tmp_path, monkeypatch, what):
+def test_a_folder_of_something_else_is_left_alone(folder, tmp_path, monkeypatch, what):
     target = tmp_path / "photos"
     if what == "file":
         target.write_text("mine")
     else:
         target.mkdir()
         (target / "mine").write_text("mine")
-    if what == "raced":
+    if what == "raced":  # it was not there when the command began
         monkeypatch.setattr(glyphs, "refuse", lambda folder: None)
-    with pytest.raises(DataError, match="not empty; give another folder|can't be made"):
-        glyphs.save(target, made)
+    else:
+        monkeypatch.setattr(glyph_images, "make", lambda *_: pytest.fail("it draws first"))
+    message = "can't be made .*" if what == "raced" else "is there and not empty; give another"
+    with pytest.raises(SystemExit, match=f"furs_jax: {target} {message}"):
+        glyphs.main([str(target), f"--fonts={folder}"])
     assert [p.read_text() for p in tmp_path.rglob("*") if p.is_file()] == ["mine"]
 
 
