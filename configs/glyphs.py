@@ -7,7 +7,7 @@
 `ROWS` names them, the first is the default. The packages are listed in furs_jax/data/fonts.py.
 With those of Debian 12: 104,974 images of 674 faces (175 families) to train on, 26,120 of 168 faces
 (39 families) to test on. FURs are measured on the last tenth of the training images, of families
-that the rounds don't train on.
+that the rounds do not train on (but for the one that the cut may part).
 
 Measured on one core of a CPU beside much other work, one seed (--config.mode=train
 --config.final.seeds=1), top-1 on the test split: resnet14 after 6 epochs 90.5 %, in 7 min (36 s for
