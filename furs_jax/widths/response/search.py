@@ -1,0 +1,198 @@
+"""A search by the surface: which vector to train next, when to stop, what to answer.
+
+Each step is a pure function of the trainings so far and a seed, so that a search goes on where it
+stopped.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import ndtri
+
+from furs_jax.widths.response.spaces import Channels, Space, Worth
+from furs_jax.widths.response.surface import Noise, Surface, features, fit
+
+_RADIUS = 0.6  # log widths: 0.55 and 1.8 times as wide
+_SHARES = (0.6, 1.5)  # of the budget: the first vectors' costs
+_CANDIDATES = 40  # draws whose best vectors may be trained next
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
+
+
+class Rules(NamedTuple):
+    """How a search goes.
+
+    Attributes:
+      first: mirrored vectors that are trained before any other; they tell the slopes.
+      most: trainings at most.
+      least: where knowing the surface would gain no more than this, in units of one
+        training's noise, no other training pays.
+      quantile: of its gain a vector is judged by. With 0.5 the expected gain counts and vectors
+        differ from the reference wherever that is guessed to help; lower ones ask to be surer.
+      draws: from the posterior.
+    """
+
+    first: int = 4
+    most: int = 16
+    least: float = 0.1
+    quantile: float = 1 / 3
+    draws: int = 500
+
+
+RULES = Rules()
+
+
+class Answer(NamedTuple):
+    """What a search says. Gains are over the reference, in the scores' units.
+
+    Attributes:
+      channels: the vector; the reference itself where none is surely enough better.
+      gain, low, high: its expected gain and the interval that holds it with 95 %.
+      open: what knowing the surface would gain in expectation.
+      noise: one training's standard deviation.
+      share: which share of the slopes' variance, beside the cost's, the direction explains.
+      wider, narrower: sites where it is surely (95 %) right to spend more, or less.
+    """
+
+    channels: Channels
+    gain: float
+    low: float
+    high: float
+    open: float
+    noise: float
+    share: float
+    wider: tuple[int, ...]
+    narrower: tuple[int, ...]
+
+    @property
+    def sure(self) -> bool:
+        """Whether the interval excludes that nothing is gained."""
+        return self.low > 0
+
+
+def posterior(
+    space: Space,
+    tried: Sequence[Channels],
+    scores: Sequence[float],
+    noise: Noise,
+    seed: int,
+    direction: np.ndarray | None = None,
+    draws: int = 500,
+) -> Surface:
+    """The surface after these trainings; see `fit`."""
+    rng = np.random.default_rng((seed, 0, len(tried)))
+    return fit(space.offsets(tried), scores, space.elasticities, noise, rng, direction, draws)
+
+
+def mirrored(space: Space, count: int, seed: int) -> list[Channels]:
+    """Vectors with all sites wider or narrower than the reference's, each followed by its mirror.
+
+    What a pair's sites share in sign, its mirror has with the other one, so that curvatures don't
+    pass for slopes.
+    """
+    vectors = []
+    for pair in range((count + 1) // 2):
+        rng = np.random.default_rng((seed, 1, pair))
+        signs = rng.choice((-1, 1), len(space.reference))
+        for sign in (1, -1):
+            share = np.exp(rng.uniform(*np.log(_SHARES)))
+            vectors.append(space.near(sign * _RADIUS * signs, share))
+    return vectors[:count]
+
+
+class _Candidates(NamedTuple):
+    vectors: list[Channels]
+    gains: np.ndarray  # (D, C), by each draw
+
+    @property
+    def open(self) -> float:
+        """What it would gain, in expectation, to know the surface."""
+        return float(np.mean(np.max(self.gains, axis=1)) - np.max(np.mean(self.gains, axis=0)))
+
+
+def _candidates(space: Space, surface: Surface, seed: int) -> _Candidates:
+    """Vectors that may be the best within the budget: some draws' best, and the reference."""
+    rng = np.random.default_rng((seed, 2))
+    chosen = rng.choice(len(surface.worth), min(_CANDIDATES, len(surface.worth)), replace=False)
+    worths = [np.mean(surface.worth, axis=0), *surface.worth[chosen]]
+    vectors = [space.reference, *(space.best(Worth(worth)) for worth in worths)]
+    vectors = list(dict.fromkeys(vectors))
+    return _Candidates(vectors, surface.gains(space.offsets(vectors)))
+
+
+def most_telling(surface: Surface, candidates: _Candidates) -> Channels:
+    """The candidate after whose training the best one is expected to be best.
+
+    The knowledge gradient (Frazier, Powell & Dayanik, 2009), of a posterior as normal as its
+    covariances say.
+    """
+    gains = candidates.gains
+    seen = gains + surface.level[:, None]
+    mean = np.mean(gains, axis=0)
+    centred = seen - np.mean(seen, axis=0)
+    covariance = (gains - mean).T @ centred / len(gains)  # of gain c and score z
+    deviation = np.sqrt(np.mean(centred**2, axis=0) + np.mean(surface.noise**2))
+    moves = covariance / deviation
+    after = np.max(mean[:, None, None] + moves[..., None] * _NODES, axis=0) @ _WEIGHTS
+    return candidates.vectors[int(np.argmax(after))]
+
+
+def next_vector(
+    space: Space,
+    tried: Sequence[Channels],
+    scores: Sequence[float],
+    noise: Noise,
+    seed: int,
+    rules: Rules = RULES,
+    direction: np.ndarray | None = None,
+) -> Channels | None:
+    """What to train next; None where no other training pays."""
+    if len(tried) >= rules.most:
+        return None
+    if len(tried) < rules.first:
+        return mirrored(space, rules.first, seed)[len(tried)]
+    surface = posterior(space, tried, scores, noise, seed, direction, rules.draws)
+    candidates = _candidates(space, surface, seed)
+    if candidates.open <= rules.least * np.mean(surface.noise):
+        return None
+    return most_telling(surface, candidates)
+
+
+def answer(
+    space: Space,
+    tried: Sequence[Channels],
+    scores: Sequence[float],
+    noise: Noise,
+    seed: int,
+    rules: Rules = RULES,
+    direction: np.ndarray | None = None,
+) -> Answer:
+    """The vector whose gain has the highest quantile, and what is known of it."""
+    surface = posterior(space, tried, scores, noise, seed, direction, rules.draws)
+    worth = Worth(
+        np.mean(surface.worth, axis=0),
+        np.atleast_2d(np.cov(surface.worth.T)),
+        -float(ndtri(rules.quantile)),
+    )
+    channels = space.best(worth)
+    if worth.of(features(space.offsets([channels])))[0] <= 0:
+        channels = space.reference
+    gains = surface.gains(space.offsets([channels]))[:, 0]
+    low, high = np.quantile(gains, (0.025, 0.975))
+    slopes = surface.worth[:, : len(channels)]
+    # A share more of the cost spent at one site, against the same at all.
+    ahead = slopes / space.elasticities - (
+        np.sum(slopes, axis=1, keepdims=True) / np.sum(space.elasticities)
+    )
+    wider, narrower = np.quantile(ahead, 0.025, axis=0) > 0, np.quantile(ahead, 0.975, axis=0) < 0
+    return Answer(
+        channels,
+        float(np.mean(gains)),
+        float(low),
+        float(high),
+        _candidates(space, surface, seed).open,
+        float(np.mean(surface.noise)),
+        float(np.mean(surface.share)),
+        tuple(np.flatnonzero(wider).tolist()),
+        tuple(np.flatnonzero(narrower).tolist()),
+    )
