@@ -64,10 +64,10 @@ def response(
     table: Table,
     seed: int,
     counts: Sequence[int],
-    least: float = 0.0,
+    least: float = -1.0,
     quantile: float = RULES.quantile,
 ) -> Iterator[Told]:
-    """By the surface. With `least` it may stop before; see `Rules`."""
+    """By the surface. With `least` above zero it may stop before; see `Rules`."""
     rng = np.random.default_rng((seed, 9))
     rules = RULES._replace(most=max(counts), least=least, quantile=quantile)
     noise = Noise.of_accuracy(np.mean(table.scores) / 100, _TEST_IMAGES)

@@ -142,7 +142,7 @@ def _closer(cost, vector, gap, budget, lowest, highest, unit) -> np.ndarray | No
     # Costs are nearly linear over one unit, so the marginal one tells which changes to try.
     marginal = cost.marginals(vector) * unit
     best, best_gap = None, gap
-    for changes in _candidates(len(vector)):
+    for changes in unit_changes(len(vector)):
         changed = vector + unit * changes
         changes = changes[np.all((changed >= lowest) & (changed <= highest), axis=1)]
         promising = np.argsort(np.abs(gap - changes @ marginal), kind="stable")[:_SHORTLIST]
@@ -155,7 +155,7 @@ def _closer(cost, vector, gap, budget, lowest, highest, unit) -> np.ndarray | No
     return best
 
 
-def _candidates(length: int) -> Iterator[np.ndarray]:
+def unit_changes(length: int) -> Iterator[np.ndarray]:
     """Changes to try, those of fewer sites first; more at once where there are fewer sites."""
     most = 4 if length <= 12 else 3 if length <= 32 else 2
     for sites in range(1, min(most, length) + 1):

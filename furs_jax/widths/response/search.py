@@ -26,7 +26,7 @@ class Rules(NamedTuple):
       first: mirrored vectors that are trained before any other; they tell the slopes.
       most: trainings at most.
       least: where knowing the surface would gain no more than this, in units of one
-        training's noise, no other training pays.
+        training's noise, no other training pays. Below zero, it never stops before `most`.
       quantile: of its gain a vector is judged by. With 0.5 the expected gain counts and vectors
         differ from the reference wherever that is guessed to help; lower ones ask to be surer.
       draws: from the posterior.
@@ -115,7 +115,7 @@ def _candidates(space: Space, surface: Surface, seed: int) -> _Candidates:
     rng = np.random.default_rng((seed, 2))
     chosen = rng.choice(len(surface.worth), min(_CANDIDATES, len(surface.worth)), replace=False)
     worths = [np.mean(surface.worth, axis=0), *surface.worth[chosen]]
-    vectors = [space.reference, *(space.best(Worth(worth)) for worth in worths)]
+    vectors = [space.reference, *(space.nearly_best(Worth(worth)) for worth in worths)]
     vectors = list(dict.fromkeys(vectors))
     return _Candidates(vectors, surface.gains(space.offsets(vectors)))
 

@@ -46,6 +46,10 @@ class Space:
         """Of all vectors within the budget the one of the highest worth."""
         raise NotImplementedError
 
+    def nearly_best(self, worth: Worth) -> Channels:
+        """One that is about as good, where that is found much faster."""
+        return self.best(worth)
+
     def near(self, offsets: np.ndarray, share: float) -> Channels:
         """A vector of about these proportions to the reference, at a share of the budget."""
         raise NotImplementedError

@@ -1,0 +1,153 @@
+"""Vectors of whole numbers of channels within a budget, and the best of them by a surface.
+
+First as if channels could be divided: where worth is highest, one more per cent of the cost is
+worth the same at every site. Then channels go from site to site while that is better.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from furs_jax.costs import Cost
+from furs_jax.costs.macs import Macs
+from furs_jax.networks.searchable import Searchable
+from furs_jax.widths.budget import TOLERANCE, fit_to_budget, lowest_width, unit_changes
+from furs_jax.widths.response.spaces import Channels, Space, Worth
+from furs_jax.widths.response.surface import features
+
+_REACH = 2.5  # times as wide as the reference, or as narrow: further a surface isn't to be trusted
+_ROUNDS = 30  # in which costs are taken to be straight in the logarithms
+_STARTS = (1.0, 0.99, 0.98)  # shares of the budget that channels are moved and added from
+_SHORTLIST = 128  # better vectors whose cost is computed exactly, the best of them
+
+
+class Whole(Space):
+    """All vectors that cost no more than the budget.
+
+    The best uses it up where widths are fine enough for that and more channels are worth
+    something, and 98 % of it anyway, but for what the bounds of sites forbid.
+    """
+
+    def __init__(
+        self,
+        net: Searchable,
+        budget: float,
+        reference: Channels | None = None,
+        cost: Cost | None = None,
+        min_channels: int = 4,
+        channel_multiple: int = 1,
+    ):
+        """See `fit_to_budget`; the reference is by default the network's own vector."""
+        self._net, self._budget, self._cost = net, budget, cost or Macs(net)
+        self._full = (1 - TOLERANCE) * budget
+        self.reference = tuple(int(c) for c in reference or net.channels)
+        self._limits = {"min_channels": min_channels, "channel_multiple": channel_multiple}
+        self._unit = channel_multiple
+        own = np.asarray(self.reference)
+        self.elasticities = self._slopes(own)
+        floor, unit = lowest_width(min_channels, channel_multiple), channel_multiple
+        self._lowest = np.maximum(np.ceil(own / _REACH / unit) * unit, floor)
+        self._highest = np.maximum(np.floor(own * _REACH / unit) * unit, self._lowest)
+
+    def near(self, offsets: np.ndarray, share: float) -> Channels:
+        target = self.reference * np.exp(offsets)
+        return fit_to_budget(
+            self._net, target, share * self._budget, **self._limits, cost=self._cost
+        )
+
+    def best(self, worth: Worth) -> Channels:
+        far = self._equalised(worth.mean)
+        # A cautious worth is highest somewhere between the reference and the best guess.
+        parts = (1.0, 0.5, 0.0) if worth.caution else (1.0,)
+        starts = {self._inside(part * far, share) for part in parts for share in _STARTS}
+        found = [self._improved(vector, worth) for vector in sorted(starts)]
+        return found[int(np.argmax(worth.of(features(self.offsets(found)))))]
+
+    def nearly_best(self, worth: Worth) -> Channels:
+        return self._inside(self._equalised(worth.mean), 1.0)
+
+    def _inside(self, offsets: np.ndarray, share: float) -> Channels:
+        """As `near`, within the bounds of all sites, too."""
+        at = np.clip(self.near(offsets, share), self._lowest, self._highest).astype(int)
+        while self._cost.of(at) > self._budget:
+            at[int(np.argmax(at / self._lowest))] -= self._unit
+        return tuple(at.tolist())
+
+    def _slopes(self, vector: np.ndarray) -> np.ndarray:
+        """d log cost / d log width."""
+        return self._cost.marginals(vector) * vector / self._cost.of(vector)
+
+    def _equalised(self, mean: np.ndarray) -> np.ndarray:
+        """Log widths above the reference's where b - 2 q x is as steep as costs, at all sites."""
+        slopes, curvatures = np.split(mean, 2)
+        curvatures = np.maximum(curvatures, 1e-9)
+        ends = np.log(np.stack([self._lowest, self._highest]) / self.reference)
+        at, step = np.zeros(len(slopes)), 0.5
+        for _ in range(_ROUNDS):
+            vector = np.maximum(np.round(self.reference * np.exp(at)), 1).astype(int)
+            steep = self._slopes(vector)
+            left = np.log(self._budget / self._cost.of(vector))
+            left = left + steep @ np.log(vector / self.reference)  # of steep @ at
+            low, high = np.clip(at + np.array([[-step], [step]]), *ends)
+
+            at = _priced(slopes, curvatures, steep, left, low, high)
+            step *= 0.85
+        return at
+
+    def _improved(self, vector: Channels, worth: Worth) -> Channels:
+        """The vector after all changes of few sites at once that are better and cost no more."""
+        at = np.array(vector)
+        least = min(self._cost.of(at), self._full)
+        while (better := self._better(at, worth, least)) is not None:
+            at = better
+        return tuple(at.tolist())
+
+    def _better(self, at, worth, least) -> np.ndarray | None:
+        now = worth.of(features(self.offsets([at])))[0]
+        marginals = self._cost.marginals(at)
+        spent, slack = self._cost.of(at), TOLERANCE * self._budget / 4
+        for changes in self._steps(at):
+            vectors = at + changes
+            about = spent + changes @ marginals
+            kept = np.all((vectors >= self._lowest) & (vectors <= self._highest), axis=1)
+            kept &= (about <= self._budget + slack) & (about >= least - slack)
+            vectors = vectors[kept]
+            values = worth.of(features(self.offsets(vectors)))
+            order = np.argsort(-values, kind="stable")[:_SHORTLIST]
+            for place in order[values[order] > now + 1e-9 * max(abs(now), 1e-3)]:
+                if least <= self._cost.of(vectors[place]) <= self._budget:
+                    return vectors[place]
+        return None
+
+    def _steps(self, at: np.ndarray) -> Iterator[np.ndarray]:
+        """Changes to try, large ones of few sites first."""
+        largest = max(int(np.max(at)) // (8 * self._unit), 1)
+        size = 2 ** int(np.log2(largest))
+        while size > 1:
+            for changes, _ in zip(unit_changes(len(at)), range(2), strict=False):
+                yield size * self._unit * changes
+            size //= 2
+        for changes in unit_changes(len(at)):
+            yield self._unit * changes
+
+
+def _priced(slopes, curvatures, steep, left, low, high) -> np.ndarray:
+    """Where slopes x - curvatures x^2 is highest with steep @ x <= left and low <= x <= high."""
+
+    def at(price: float) -> np.ndarray:
+        return np.clip((slopes - price * steep) / (2 * curvatures), low, high)
+
+    return at(_price(lambda price: float(steep @ at(price) - left)))
+
+
+def _price(excess: Callable[[float], float]) -> float:
+    """The lowest price at which nothing is in excess, 0 or above; a high one if there is none."""
+    low, high = 0.0, 1e-6
+    if excess(low) <= 0:
+        return low
+    while excess(high) > 0 and high < 1e12:
+        low, high = high, 4 * high
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if excess(middle) > 0 else (low, middle)
+    return high

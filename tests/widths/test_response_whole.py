@@ -1,0 +1,118 @@
+"""The best vector of whole channels within a budget, against all of them."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from furs_jax.costs import Cost
+from furs_jax.networks import get_network
+from furs_jax.widths.budget import TOLERANCE
+from furs_jax.widths.response.spaces import Listed, Worth
+from furs_jax.widths.response.surface import features
+from furs_jax.widths.response.whole import Whole
+from tests.conftest import tiny_network
+
+SIZES = np.array([64, 64, 16, 16, 4])  # of feature maps: images, then each layer's
+
+
+class Chain(Cost):
+    """Of a chain of 3x3 convolutions; of one vector or many."""
+
+    name = unit = "MACs"
+
+    def of(self, channels):
+        widths = np.moveaxis(np.asarray(channels, float), -1, 0)
+        before, after = [1 + 0 * widths[0], *widths], [*widths, 10 + 0 * widths[0]]
+        return sum(9 * size * b * a for size, b, a in zip(SIZES, before, after, strict=True))
+
+
+@pytest.fixture(scope="module")
+def space():
+    net = tiny_network()
+    cost = Chain(net)
+    return Whole(net, float(cost.of((12, 14, 16, 20))), (12, 14, 16, 20), cost, min_channels=2)
+
+
+@pytest.fixture(scope="module")
+def everything(space):
+    """All vectors within reach that use the budget to the tolerance."""
+    ranges = [range(int(np.ceil(c / 2.5)), int(c * 2.5) + 1) for c in space.reference]
+    vectors = np.array(list(itertools.product(*ranges)))
+    shares = Chain(None).of(vectors) / Chain(None).of(space.reference)
+    return vectors[(shares <= 1) & (shares >= 1 - TOLERANCE)]
+
+
+def _worth(space, seed, caution=0.0):
+    rng = np.random.default_rng(seed)
+    slopes = space.elasticities * rng.uniform(0.3, 2) + rng.normal(size=4) * rng.uniform(0, 0.4)
+    curvatures = np.abs(rng.normal(size=4)) * rng.uniform(0.01, 0.5)
+    root = rng.normal(size=(8, 8)) * 0.05
+    return Worth(np.concatenate([slopes, curvatures]), root @ root.T, caution)
+
+
+@pytest.mark.parametrize("caution", [0.0, 0.43, 1.0])
+def test_no_vector_at_the_budget_is_better(space, everything, caution):
+    short = []
+    for seed in range(20):
+        worth = _worth(space, seed, caution)
+        found = space.best(worth)
+        assert _share(space, found) <= 1
+        assert all(0.4 <= c / r <= 2.5 for c, r in zip(found, space.reference, strict=True))
+        best = np.max(worth.of(features(space.offsets(everything))))
+        short.append(best - worth.of(features(space.offsets([found])))[0])
+    # Single channels are coarse here, so that now and then a change of more sites is missed.
+    assert np.mean(np.array(short) < 1e-9) >= 0.7
+    assert np.max(short) < 0.02
+
+
+def test_the_budget_is_used():
+    net = get_network("resnet8_cifar", 1.0, 10, "max", (32, 32, 3))
+    space = Whole(net, net.macs(net.channels))
+    for seed in range(4):
+        slopes = space.elasticities * np.random.default_rng(seed).uniform(0, 2, len(net.channels))
+        found = space.best(Worth(np.concatenate([slopes, slopes / 4])))
+        assert 1 - TOLERANCE <= net.macs(found) / net.macs(net.channels) <= 1
+
+
+def test_what_each_site_costs_alone_is_right_leaves_the_reference():
+    """Slopes as elasticities are, and diminishing returns: no other vector is better."""
+    net = get_network("resnet14_cifar", 1.0, 10, "max", (32, 32, 3))
+    space = Whole(net, net.macs(net.channels))
+    worth = Worth(np.concatenate([space.elasticities, space.elasticities]))
+    found = space.offsets([space.best(worth)])
+    assert np.max(np.abs(found)) < 0.1
+
+
+def test_near_keeps_proportions_and_meets_the_share():
+    net = get_network("resnet14_cifar", 1.0, 10, "max", (32, 32, 3))
+    space = Whole(net, net.macs(net.channels))
+    wanted = np.tile([0.4, -0.4], 6)
+    found = space.near(wanted, 0.8)
+    assert 0.799 <= net.macs(found) / net.macs(net.channels) <= 0.8
+    apart = space.offsets([found])[0] - wanted
+    assert np.ptp(apart) < 0.25
+
+
+def test_a_list_gives_the_best_that_it_has_within_the_budget():
+    vectors = np.array(list(itertools.product((1, 2, 3, 4), repeat=3)))
+    costs = np.sum(vectors, axis=1)
+    space = Listed(vectors, costs, (2, 2, 2), np.full(3, 1 / 3), 6)
+    worth = Worth(np.array([1.0, 0.2, 0.1, 0.01, 0.01, 0.01]))
+    values = {
+        tuple(v): worth.of(features(space.offsets([v])))[0] for v in vectors.tolist() if sum(v) <= 6
+    }
+    assert space.best(worth) == max(values, key=values.get)
+    assert space.near(np.log([2, 0.5, 1]), 7 / 6) == (4, 1, 2)
+
+
+def test_caution_stays_where_nothing_is_known(space):
+    worth = _worth(space, 3)
+    unsure = Worth(worth.mean, np.eye(8), 2.0)
+    assert worth.of(features(space.offsets([space.best(worth)])))[0] > 0.05
+    assert unsure.of(features(space.offsets([space.best(unsure)])))[0] <= 1e-9
+
+
+def _share(space, vector):
+    cost = Chain(None)
+    return cost.of(vector) / cost.of(space.reference)
