@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from furs_jax.widths.response.search import RULES, Answer, answer, next_vector
+from furs_jax.widths.response.decisions import RULES, Answer, answer, next_vector
 from furs_jax.widths.response.spaces import Listed
 from furs_jax.widths.response.surface import Noise
 

@@ -144,3 +144,7 @@ def test_the_same_draws_again_and_none_needed_trainings():
     before = fit([], [], ELASTICITIES, NOISE, np.random.default_rng(7))
     assert before.worth.shape == (500, 12)
     assert np.all(np.isfinite(before.worth))
+
+
+def test_curvatures_take_away():
+    np.testing.assert_array_equal(features(np.array([[2.0, -3.0]])), [[2, -3, -4, -9]])

@@ -1,5 +1,6 @@
 """What widths are worth, learned from trainings of networks whose sites all differ.
 
 `surface` fits accuracy as a function of widths, `spaces` says which vectors a budget allows,
-`designs` which of them to train, and `search` does it in turn and decides. Pure numpy and scipy.
+`whole` solves for whole channels, and `decisions` says what to train next, when to stop and what
+to answer. Pure numpy and scipy.
 """

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from furs_jax.widths.response.search import (
+from furs_jax.widths.response.decisions import (
     RULES,
     Answer,
     answer,
@@ -13,7 +13,7 @@ from furs_jax.widths.response.search import (
     most_telling,
     next_vector,
 )
-from furs_jax.widths.response.search import _Candidates as Candidates
+from furs_jax.widths.response.decisions import _Candidates as Candidates
 from furs_jax.widths.response.spaces import Listed
 from furs_jax.widths.response.surface import Noise, Surface, features
 
@@ -58,7 +58,7 @@ def test_gains_where_there_are_some_and_knows_how_much(space):
     """The winner's curse included: the interval is that of the vector that was chosen."""
     rules = RULES._replace(most=12, least=-1.0, quantile=0.5, draws=300)
     found, there, held = [], [], []
-    for seed in range(60):
+    for seed in range(40):
         worth = _worth(space, seed, 0.3)
         told, _ = _searched(space, worth, seed, rules)
         found.append(_gain(space, worth, told.channels))
