@@ -4,9 +4,12 @@ A search that begins with other widths than the original's has a third network, 
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+import jax
 
 from furs_jax.costs import load_cost
 from furs_jax.jobs.vectors import final_split, teacher_network
@@ -31,14 +34,26 @@ Record = dict[str, Any]
 START, SEARCHED = "start", "searched"
 
 
+class _Training(NamedTuple):
+    """What `train_seeds` is given."""
+
+    name: str
+    channels: Sequence[int]
+    method: Method = Method()
+    init_from: bool = False
+
+
 def compare(run: Run, method: Method, searched: tuple[int, ...]) -> Record:
     """Trains original, start and searched alike, from scratch, and reads the test split."""
     options = run.options
     vectors = {ORIGINAL: run.task.net.channels, START: run.start, SEARCHED: searched}
     result: Record = {"budget": run.budget, "method": options.method}
-    for name in compared(run, method):
-        own, weights = (method, method.prunes) if name == SEARCHED else (Method(), False)
-        result[name] = train_seeds(run, name, vectors[name], own, weights)
+    trainings = [
+        _Training(name, vectors[name], *((method, method.prunes) if name == SEARCHED else ()))
+        for name in compared(run, method)
+    ]
+    for training, following in itertools.zip_longest(trainings, trainings[1:]):
+        result[training.name] = train_seeds(run, *training, following)
     result.update(_differences(result))
     result["search_macs"] = _search_macs(run.workdir.rounds.read())
     split = final_split(options, run.task.dataset)
@@ -148,7 +163,12 @@ def _difference(network: Record, reference: Record) -> Record:
 
 
 def train_seeds(
-    run: Run, name: str, channels: Sequence[int], method: Method, init_from: bool = False
+    run: Run,
+    name: str,
+    channels: Sequence[int],
+    method: Method,
+    init_from: bool = False,
+    following: _Training | None = None,
 ) -> Record:
     """Trains and tests one network with all seeds; those done before are read from the journal.
 
@@ -157,19 +177,20 @@ def train_seeds(
       channels: its vector.
       method: what may prune it.
       init_from: begin with the weights of `init_from`, where that is given.
+      following: whose step is compiled meanwhile.
 
     Returns:
       channels, macs, params, of a network that is pruned those of the first seed; each seed's
       figures and their means with intervals.
     """
     options, test, scores = run.options, run.task.dataset.test, _finals(run.workdir, name)
-    net = method.network(run).of(channels)
-    own = run._replace(task=run.task._replace(net=net))
+    own = _with_network(run, method, channels)
+    net = own.task.net
     after_epoch = functools.partial(method.after_epoch, own)
     evaluators, trainer = {net: Evaluator(own.task, net.channels)}, None
     ahead = [
-        lambda: trainer.compile_init(),
         lambda: evaluators[net].compile(trainer.abstract().variables, test),
+        lambda: following and _compile_into_cache(run, following),
     ]
     for seed in range(len(scores), options.final.seeds):
         objective = method.objective(own, objective_of(run, name, seed))
@@ -177,9 +198,9 @@ def train_seeds(
             trainer = _trainer(own, net.channels, objective, init_from)
             trainer = trainer._replace(init=_then(trainer.init, after_epoch))
         trainer = trainer._replace(objective=objective)
+        if ahead:
+            compile_first(own, trainer, final_phase(name, seed))
         with run.clock.ahead(*ahead):
-            if ahead:
-                compile_first(own, trainer, final_phase(name, seed))
             state = _train(own, trainer, name, seed, after_epoch)
         ahead = []
         found, variables, told = method.finish(own, net.channels, state)
@@ -196,6 +217,22 @@ def train_seeds(
     release_programs()
     size = _size(run, net)
     return {**{key: scores[0].get(key, value) for key, value in size.items()}, **_figures(scores)}
+
+
+def _with_network(run: Run, method: Method, channels: Sequence[int]) -> Run:
+    """The run of that one network which is trained in the end."""
+    return run._replace(task=run.task._replace(net=method.network(run).of(channels)))
+
+
+def _compile_into_cache(run: Run, training: _Training) -> None:
+    """A step that will be found in JAX's cache on disk, where that is used."""
+    if run.options.kd.teacher == ORIGINAL or jax.config.jax_compilation_cache_dir is None:
+        return  # a teacher that may not be trained yet
+    name, channels, method, init_from = training
+    own = _with_network(run, method, channels)
+    objective = method.objective(own, objective_of(run, name, 0))
+    if not is_trained(run, final_phase(name, 0), run.options.final.train.epochs):
+        _trainer(own, own.task.net.channels, objective, init_from).compile()
 
 
 def _size(run: Run, net: Network) -> Record:

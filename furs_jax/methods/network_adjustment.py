@@ -171,8 +171,8 @@ def _round(run: Run, records: list[Record]) -> Record:
         evaluate.compile(variables, dataset.search)
         estimate.compile(variables, images)
 
-    with run.clock.ahead(trainer.compile_init, compile_ahead):
-        compile_first(run, trainer, _phase(index))
+    compile_first(run, trainer, _phase(index))
+    with run.clock.ahead(compile_ahead):
         compiled_before = run.clock.seconds
         state, trained = _train(run, trainer, index)
         compiled_training = run.clock.seconds

@@ -76,10 +76,13 @@ def train_phase(
 def compile_first(run: Run, trainer: Trainer, phase: str) -> None:
     """Compiles the step of a training that isn't done, while initial weights' program is, too.
 
-    With several hosts it is left for the first step, like all that might be compiled ahead.
+    With several hosts it is left for the first step, like all that might be compiled ahead. What
+    the training doesn't begin with is better compiled after it, beside the training: side by side
+    on two cores a step took half as long again to compile.
     """
     if hosts.count() == 1 and not is_trained(run, phase, trainer.recipe.epochs):
-        trainer.compile()
+        with run.clock.ahead(trainer.compile_init):
+            trainer.compile()
 
 
 def is_trained(run: Run, phase: str, epochs: int) -> bool:

@@ -6,6 +6,7 @@ import pytest
 
 from furs_jax.data import load_dataset
 from furs_jax.errors import ConfigError
+from furs_jax.jobs import compare
 from furs_jax.jobs.dispatch import do
 from furs_jax.jobs.search import search
 from furs_jax.jobs.vectors import initial_network
@@ -14,6 +15,7 @@ from furs_jax.report.run_record import read_run
 from furs_jax.report.table4 import comparison
 from furs_jax.run.folder import Files
 from furs_jax.training.checkpoint import latest_step
+from furs_jax.training.trainer import Trainer
 from furs_jax.widths.reallocate import reallocate
 from tests.observed import Observer, everything, mark, short_config
 from tests.small_runs import small_config, timeless
@@ -156,6 +158,21 @@ def test_a_seed_s_teacher_is_the_original_of_that_seed(observer, tmp_path):
             expected = mark(done[f"final_original_{phase[-1]}"][0])
         assert teacher == expected
     assert teachers["final_searched_0"] != teachers["final_searched_1"]
+
+
+@pytest.mark.parametrize("teacher", [None, "original"])
+def test_the_next_network_s_step_is_compiled_while_one_trains(
+    recording, tmp_path, monkeypatch, teacher
+):
+    compiled = []
+    monkeypatch.setattr(compare, "is_trained", lambda run, phase, epochs: "original" in phase)
+    monkeypatch.setattr(
+        Trainer, "compile", lambda self: compiled.append((self.channels, self.recipe))
+    )
+    config = small_config(**{"final.train.epochs": 9, "kd.teacher": teacher})
+    result = search(config, tmp_path, quiet=True)
+    searched = (tuple(result["searched"]["channels"]), parse(config).final.train)
+    assert compiled == ([] if teacher else [searched])
 
 
 def test_controls_read_what_the_search_reads(observer, tmp_path):
