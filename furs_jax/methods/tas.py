@@ -130,7 +130,7 @@ class TransformableSearch(Method):
         widest = self.widest(run.options, run.unpruned)
         task = run.task._replace(net=supernet(run.task.net.of(widest)))
         of_logits = adam(self.logit_rate, self.logit_betas, self.logit_decay)
-        optimizer = width_optimizer(recipe, epoch_steps, of_logits)
+        optimizer = width_optimizer(recipe, of_logits)
         return make_trainer(task, widest, recipe, split, objective, optimizer)
 
     def _penalty(self, run: Run) -> Penalty:

@@ -121,7 +121,7 @@ def save_network(folder: pathlib.Path, net: Network, state: TrainState) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     with Checkpoints(folder) as checkpoints:
         record = {"step": int(state.step), **module_record(net)}
-        checkpoints.save(int(state.step), state.replace(opt_state=(), extra=None), record)
+        checkpoints.save(int(state.step), state.kept.replace(opt_state=()), record)
 
 
 def _fields(net: Network) -> dict[str, Any]:

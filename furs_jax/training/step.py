@@ -36,11 +36,18 @@ class TrainState:
     params: Any
     batch_stats: Any
     opt_state: Any
-    extra: Any = None  # what the objective keeps beside; never trained, made anew when resumed
+    # Never trained, made anew when resumed:
+    extra: Any = None  # what the objective keeps beside
+    schedule: Any = None  # of the training's recipe
 
     @property
     def variables(self) -> Variables:
         return {"params": self.params, "batch_stats": self.batch_stats}
+
+    @property
+    def kept(self) -> "TrainState":
+        """What a checkpoint holds."""
+        return self.replace(extra=None, schedule=None)
 
 
 class Augmentation(NamedTuple):
@@ -205,7 +212,6 @@ def make_train_step(
     module: Any,
     optimizer: optax.GradientTransformation,
     objective: Objective,
-    dropout_rates: Callable[[jax.Array], jax.Array],
     preprocess: Callable[[jax.Array], jax.Array],
     augmentation: Augmentation,
     two_programs: bool = False,
@@ -214,9 +220,8 @@ def make_train_step(
 
     Args:
       module: linen module with `axis_name` AXIS.
-      optimizer: its updates may depend on its own step count.
+      optimizer: its `update` is given the state's schedule, too.
       objective: what is minimised.
-      dropout_rates: step -> rates of the sites, shape (L,).
       preprocess: uint8 images to normalised ones.
       augmentation: applied after it.
       two_programs: whether its two passes will be, so that what waits between them is chosen.
@@ -234,7 +239,9 @@ def make_train_step(
         images = preprocess(batch["image"])
         images = crop_and_flip(_keys(augment_key, batch), images, *augmentation)
         noise = sample_noise(_keys(noise_key, batch), channels)
-        gates = dropout_gates(noise, dropout_rates(state.step), channels)
+        rates = state.schedule.drop_rates(state.step)
+        rates = jnp.zeros(len(channels)) if rates is None else rates
+        gates = dropout_gates(noise, rates, channels)
         # A module draws for all images of a device at once.
         device_key = jax.random.fold_in(jax.random.fold_in(key, 2), jax.lax.axis_index(AXIS))
         given = {**batch, "image": images, "gates": gates}
@@ -269,7 +276,9 @@ def _is_kept(primitive: Any, *_: Any, **__: Any) -> bool:
 def _updated(
     state: TrainState, optimizer: optax.GradientTransformation, grads: Any, batch_stats: Any
 ) -> TrainState:
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    updates, opt_state = optimizer.update(
+        grads, state.opt_state, state.params, schedule=state.schedule
+    )
     params = optax.apply_updates(state.params, updates)
     return state.replace(
         step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from furs_jax.data.batches import Batch, steps_per_epoch, training_batches
+from furs_jax.data.batches import Batch, training_batches
 from furs_jax.errors import DivergedError, WorkdirError
 from furs_jax.machine import hosts
 from furs_jax.machine.stop import Stop
@@ -114,7 +114,7 @@ def train(
             hold()
             on_step(step)
 
-        epoch_steps = steps_per_epoch(trainer.split, recipe.batch_size)
+        epoch_steps = trainer.epoch_steps
         steps = range(record["step"], recipe.epochs * epoch_steps)
         place = hosts.index(), hosts.count()
         batches = training_batches(trainer.split, seed, steps, recipe.batch_size, *place)
@@ -135,7 +135,7 @@ def train(
                 record = {"epoch": record["epoch"], "step": step, "sums": sums, "seconds": seconds}
             if paused or record["epoch"] == recipe.epochs or saver.is_due():
                 content = {**record, **module_record(trainer.task.net.of(trainer.channels))}
-                saver.save(state.replace(extra=None), content)
+                saver.save(state.kept, content)
             if paused == Pause.STOP:
                 raise stop.error(f"the training is saved after step {record['step']}")
     return state, record
@@ -143,7 +143,7 @@ def train(
 
 def _not_finite(state: TrainState) -> str:
     """Name of the first array with a number that is not finite; empty where there is none."""
-    leaves = jax.tree_util.tree_leaves_with_path(state.replace(extra=None))
+    leaves = jax.tree_util.tree_leaves_with_path(state.kept)
     wrong = (path for path, x in leaves if not np.all(np.isfinite(np.asarray(x))))
     return next(map(jax.tree_util.keystr, wrong), "")
 
@@ -174,7 +174,7 @@ def _restore(
 
 def _check_record(trainer: Trainer, record: Record, folder: pathlib.Path) -> None:
     """Whether a training of this recipe can have saved it; its digest doesn't tell."""
-    epoch_steps = steps_per_epoch(trainer.split, trainer.recipe.batch_size)
+    epoch_steps = trainer.epoch_steps
     try:
         begun, left = divmod(record["step"], epoch_steps)
         fits = begun == record["epoch"] and begun + bool(left) <= trainer.recipe.epochs
@@ -204,7 +204,7 @@ def _train_steps(
       the sums of the steps' metrics; what was asked for.
     """
     devices, skipped = len(trainer.task.devices), 0
-    count = steps_per_epoch(trainer.split, trainer.recipe.batch_size)
+    count = trainer.epoch_steps
     pending: collections.deque = collections.deque()
     sums = {"steps": 0, "skipped": 0, **record.get("sums", {})}
     paused, ask = Pause.NONE, hosts.most_urgent(trainer.task.devices)

@@ -18,7 +18,7 @@ from furs_jax.networks.network import Network
 from furs_jax.objectives import Objective, Variables
 from furs_jax.objectives.cross_entropy import CrossEntropy
 from furs_jax.options.schema import AUTO, TWO
-from furs_jax.training.recipe import Recipe, dropout_schedule, make_optimizer
+from furs_jax.training.recipe import Recipe, Schedule, make_optimizer, make_schedule
 from furs_jax.training.step import (
     AXIS,
     Apply,
@@ -79,16 +79,24 @@ class Trainer(NamedTuple):
     compile_init: Callable[[], object] = lambda: None
 
     @property
+    def epoch_steps(self) -> int:
+        return steps_per_epoch(self.split, self.recipe.batch_size)
+
+    @property
     def steps(self) -> int:
         """Of a whole training."""
-        return self.recipe.epochs * steps_per_epoch(self.split, self.recipe.batch_size)
+        return self.recipe.epochs * self.epoch_steps
+
+    @property
+    def schedule(self) -> Schedule:
+        return make_schedule(self.recipe, self.epoch_steps, len(self.channels))
 
     def start(self, seed: int, state: TrainState | None = None) -> TrainState:
-        """The initial state of a seed, or a restored one, with what the objective keeps."""
+        """The initial state of a seed, or a restored one, with what a step needs besides."""
         module = self.task.net.module(self.channels)
         extra = self.objective.init(jax.random.key(seed), module)
         state = self.init(seed) if state is None else state
-        return state.replace(extra=extra)
+        return state.replace(extra=extra, schedule=self.schedule)
 
     def compile(self) -> None:
         """The step, as a training would do first; only shapes and dtypes are looked at."""
@@ -96,8 +104,8 @@ class Trainer(NamedTuple):
         extra = self.objective.init(jax.random.key(0), self.task.net.module(self.channels))
         shape = (self.recipe.batch_size // hosts.count(), *self.task.net.image_shape)
         batch = {"image": np.empty(shape, np.uint8), "label": np.empty(shape[0], np.int32)}
-        state = abstract(self.abstract().replace(extra=extra), devices)
-        self.step.compile(state, shard(batch, len(devices)))
+        state = self.abstract().replace(extra=extra, schedule=self.schedule)
+        self.step.compile(abstract(state, devices), shard(batch, len(devices)))
 
 
 def takes_two_programs(task: Task, channels: Sequence[int], batch_size: int) -> bool:
@@ -131,15 +139,13 @@ def make_trainer(
       optimizer: by default the recipe's.
     """
     objective = objective or task.objective.of_recipe(recipe)
-    epoch_steps = steps_per_epoch(split, recipe.batch_size)
-    optimizer = optimizer or make_optimizer(recipe, epoch_steps)
+    optimizer = optimizer or make_optimizer(recipe)
     module = task.net.module(channels, dtype=task.dtype, axis_name=AXIS)
     two_programs = takes_two_programs(task, channels, recipe.batch_size)
     step = make_train_step(
         module,
         optimizer,
         objective,
-        dropout_rates=dropout_schedule(recipe, epoch_steps, len(channels)),
         preprocess=task.preprocess,
         augmentation=Augmentation(recipe.crop_margin, recipe.flip),
         two_programs=two_programs,

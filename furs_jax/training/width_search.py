@@ -128,11 +128,11 @@ def cosine_temperature(first: float, last: float, steps: int) -> Callable[[jax.A
 
 
 def width_optimizer(
-    recipe: Recipe, epoch_steps: int, logit_optimizer: optax.GradientTransformation
+    recipe: Recipe, logit_optimizer: optax.GradientTransformation
 ) -> optax.GradientTransformation:
     """The recipe's for the weights, another one for the logits."""
     return optax.partition(
-        {"weights": make_optimizer(recipe, epoch_steps), _LOGITS: logit_optimizer},
+        {"weights": make_optimizer(recipe), _LOGITS: logit_optimizer},
         lambda params: {name: _LOGITS if name == _LOGITS else "weights" for name in params},
     )
 

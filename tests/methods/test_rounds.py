@@ -2,7 +2,6 @@
 
 import shutil
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -16,7 +15,7 @@ from furs_jax.options.parse import parse
 from furs_jax.report.run_record import read_run
 from furs_jax.run.lines import selected
 from furs_jax.training.checkpoint import latest_step
-from furs_jax.training.recipe import dropout_schedule
+from furs_jax.training.recipe import make_schedule
 from furs_jax.training.trainer import make_trainer
 from tests.machine.test_memory import resources
 from tests.observed import SIZES, Observer, everything, short_config
@@ -86,7 +85,7 @@ def recipes(monkeypatch):
 
 def first_rates(recipe, sites=6):
     """Of the first step."""
-    return np.asarray(dropout_schedule(recipe, 10, sites)(jnp.int32(0)))
+    return np.asarray(make_schedule(recipe, 10, sites).drop_rates(0))
 
 
 def test_a_training_from_weights_drops_at_the_full_rate_from_its_first_step(tmp_path, recipes):

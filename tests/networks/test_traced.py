@@ -226,7 +226,7 @@ def test_what_a_module_draws_in_training_is_its_own_by_seed_step_and_device():
     }
 
     def loss(seed=0, step=0, devices=1):
-        state = trainers[1].init(0).replace(seed=jnp.int32(seed), step=jnp.int32(step))
+        state = trainers[1].start(0).replace(seed=jnp.int32(seed), step=jnp.int32(step))
         # Every device has the same images.
         batch = {
             "image": np.concatenate([split.images[:8]] * devices),

@@ -49,7 +49,7 @@ def test_training_does_not_depend_on_the_number_of_devices(build):
     for devices in (1, 8):
         task = random_task(tiny, devices)
         trainer = make_trainer(task, tiny.channels, RECIPE, task.dataset.train)
-        state = trainer.init(3)
+        state = trainer.start(3)
         for step in range(3):
             split = random_split(16, step)
             batch = {"image": split.images, "label": split.labels}
@@ -244,7 +244,7 @@ def test_the_backward_pass_is_a_program_of_its_own_and_is_given_no_zeros(tiny, m
     assert list(programs) == ["forward", "backward"]
     batch = {"image": np.zeros((4, 8, 8, 1), np.uint8), "label": np.zeros(4, np.int32)}
     forward = jax.make_jaxpr(programs["forward"], axis_env=[("batch", 1)])
-    traced = forward(trainer.abstract(), batch).jaxpr
+    traced = forward(trainer.start(0), batch).jaxpr
     sizes = ((4, 8), (4, 4))
     kept = [v for v in traced.outvars if isinstance(v, Var) and v.aval.shape[:2] in sizes]
     repeated = [

@@ -14,7 +14,7 @@ from furs_jax.furs.estimate import estimate_furs
 from furs_jax.machine.stop import Stop
 from furs_jax.training.checkpoint import Checkpoints
 from furs_jax.training.evaluate import Evaluator
-from furs_jax.training.recipe import check_recipe, dropout_schedule, make_optimizer
+from furs_jax.training.recipe import check_recipe, make_optimizer, make_schedule
 from furs_jax.training.train import train
 from furs_jax.training.trainer import make_trainer
 from tests.training.test_step import RECIPE, random_task
@@ -110,13 +110,13 @@ def test_seeds_matter_and_repeat(trainer):
 
 def test_checkpoints_hold_the_state_at_the_time_of_saving(trainer, tmp_path):
     # The state's buffers are donated to the next step while the save goes on.
-    state = trainer.init(0)
+    state = trainer.start(0)
     batch = {k: v[:16].reshape(2, 8, *v.shape[1:]) for k, v in _split(trainer).items()}
     for _step in range(3):
         state, _ = trainer.step(state, batch)
-    expected = jax.tree.map(np.array, state)
+    expected = jax.tree.map(np.array, state.kept)
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(1, state, {"epoch": 1})
+        checkpoints.save(1, state.kept, {"epoch": 1})
         for _ in range(5):
             state, _ = trainer.step(state, batch)
     with Checkpoints(tmp_path) as checkpoints:
@@ -190,12 +190,12 @@ def test_schedules():
     recipe = dataclasses.replace(
         RECIPE, epochs=10, warmup_epochs=2.0, dropout=0.1, dropout_by_epoch=True
     )
-    optimizer = make_optimizer(recipe, epoch_steps=5)
+    optimizer, schedule = make_optimizer(recipe), make_schedule(recipe, epoch_steps=5, sites=4)
     # With constant gradients and no momentum the update is minus the learning rate.
-    plain = make_optimizer(dataclasses.replace(recipe, momentum=0.0, weight_decay=0.0), 5)
+    plain = make_optimizer(dataclasses.replace(recipe, momentum=0.0, weight_decay=0.0))
     state, rates = plain.init(np.float32(0)), []
     for _ in range(51):
-        update, state = plain.update(np.float32(1), state, np.float32(0))
+        update, state = plain.update(np.float32(1), state, np.float32(0), schedule=schedule)
         rates.append(-float(update))
     np.testing.assert_allclose(rates[:10], np.arange(10) / 10 * 0.1, atol=1e-7)
     assert rates[10] == pytest.approx(0.1)
@@ -204,11 +204,10 @@ def test_schedules():
     # Momentum as in PyTorch: v = 0.9 v + (g + wd w).
     state = optimizer.init(np.float32(2))
     for _ in range(2):
-        update, state = optimizer.update(np.float32(1), state, np.float32(2))
+        update, state = optimizer.update(np.float32(1), state, np.float32(2), schedule=schedule)
     assert float(update) == pytest.approx(-0.01 * 1.9 * (1 + 2e-4), rel=1e-5)
-    schedule = dropout_schedule(recipe, epoch_steps=5, sites=4)
-    np.testing.assert_allclose(schedule(np.int32(0)), np.zeros(4))
-    np.testing.assert_allclose(schedule(np.int32(25)), 0.05 * np.arange(1, 5) / 4, rtol=1e-6)
+    np.testing.assert_allclose(schedule.drop_rates(0), np.zeros(4))
+    np.testing.assert_allclose(schedule.drop_rates(25), 0.05 * np.arange(1, 5) / 4, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from furs_jax.networks.network import Network
 from furs_jax.networks.supernet import candidate_widths, draw_two, supernet
 from furs_jax.objectives import Forward, Objective, Outcome
 from furs_jax.objectives.cross_entropy import CrossEntropy
-from furs_jax.training.recipe import make_optimizer
+from furs_jax.training.recipe import make_optimizer, make_schedule
 from furs_jax.training.step import replicated, shard
 from furs_jax.training.train import train
 from furs_jax.training.trainer import make_trainer
@@ -42,7 +42,7 @@ def trainer(devices=1):
     split = halves(random_split(97), 0)
     penalised = penalty(NET.macs(NET.channels) / 2)
     objective = WidthSearch(CrossEntropy(0.1), penalised, cosine_temperature(5.0, 0.1, 6))
-    optimizer = width_optimizer(RECIPE, 3, adam(1e-2, (0.5, 0.999), 1e-3))
+    optimizer = width_optimizer(RECIPE, adam(1e-2, (0.5, 0.999), 1e-3))
     return make_trainer(task, NET.channels, RECIPE, split, objective, optimizer)
 
 
@@ -126,15 +126,15 @@ def test_logits_have_adam_with_l2_and_weights_the_recipe_s_sgd():
     params = {"net": {"w": rng.normal(size=3)}, "logits": rng.normal(size=(2, 8))}
     params = jax.tree.map(lambda x: jnp.array(x, jnp.float32), params)
     recipe = dataclasses.replace(RECIPE, weight_decay=0.1)
-    both = width_optimizer(recipe, 3, adam(1e-2, (0.5, 0.999), 0.3))
-    alone = make_optimizer(recipe, 3)
+    both = width_optimizer(recipe, adam(1e-2, (0.5, 0.999), 0.3))
+    alone, schedule = make_optimizer(recipe), make_schedule(recipe, 3, 1)
     logits, weights = np.array(params["logits"], float), params["net"]
     state, own, first, second = both.init(params), alone.init(weights), 0.0, 0.0
     for step in range(1, 4):
         grads = jax.tree.map(jnp.cos, params)
-        updates, state = both.update(grads, state, params)
+        updates, state = both.update(grads, state, params, schedule=schedule)
         params = optax.apply_updates(params, updates)
-        update, own = alone.update(jax.tree.map(jnp.cos, weights), own, weights)
+        update, own = alone.update(jax.tree.map(jnp.cos, weights), own, weights, schedule=schedule)
         weights = optax.apply_updates(weights, update)
         gradient = np.cos(logits) + 0.3 * logits
         first = 0.5 * first + 0.5 * gradient

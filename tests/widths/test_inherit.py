@@ -21,7 +21,7 @@ from tests.training.test_step import RECIPE, random_split, random_task
 def _trained(net, channels, steps=3):
     """A trainer and a state in which momentum and statistics have moved."""
     trainer = make_trainer(random_task(net, 1), channels, RECIPE, random_split(48))
-    state = trainer.init(0)
+    state = trainer.start(0)
     for step in range(steps):
         split = random_split(16, step)
         state, _ = trainer.step(state, shard({"image": split.images, "label": split.labels}, 1))
@@ -94,7 +94,7 @@ def test_a_new_channel_learns(tiny):
     _, state = _trained(tiny, tiny.channels)
     wider = [c + 1 for c in tiny.channels]
     trainer = make_trainer(random_task(tiny, 1), wider, RECIPE, random_split(48))
-    warm = inherit(state, trainer.init(1), _identity(tiny.channels), free_axes(tiny))
+    warm = inherit(state, trainer.start(1), _identity(tiny.channels), free_axes(tiny))
     names = ("stage1_block1_conv1", "stage1_block1_conv2")
     before = [np.array(warm.params[name]["bn"]["scale"]) for name in names]
     split = random_split(16)
