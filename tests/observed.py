@@ -103,8 +103,8 @@ class Observer:
 
     def _train(self, state, batch):
         teacher = None
-        if state.extra is not None:
-            teacher = int(np.asarray(jax.tree.leaves(state.extra["params"])[0]).flat[0])
+        if state.extra.objective is not None:
+            teacher = int(np.asarray(jax.tree.leaves(state.extra.objective["params"])[0]).flat[0])
         seed = int(state.seed)
         self._note("train", batch, seed=seed, teacher=teacher, recipe=self._recipe)
         marked = jax.tree.map(lambda x: np.full(x.shape, mark(seed), x.dtype), state.params)

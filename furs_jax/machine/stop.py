@@ -72,11 +72,14 @@ class Stop:
     def __exit__(self, kind: Any, error: BaseException | None, *_: Any) -> None:
         """What is left to do takes care of itself, so that a later signal ends it at once."""
         self._left = True
-        if isinstance(error, StoppedError):
-            self._status = error.status
+        if isinstance(error, Exception):
+            self._status = getattr(error, "status", 1)
 
     def _leave(self) -> None:
-        """The last thing at exit: Python's own end waits for an interrupted compilation."""
+        """The last thing at exit, after an error is told.
+
+        Python's own end waits for an interrupted compilation, and dies of one in another thread.
+        """
         if self._status:
             with suppress(OSError):
                 sys.stdout.flush()

@@ -36,9 +36,7 @@ class TrainState:
     params: Any
     batch_stats: Any
     opt_state: Any
-    # Never trained, made anew when resumed:
-    extra: Any = None  # what the objective keeps beside
-    schedule: Any = None  # of the training's recipe
+    extra: "Extra | None" = None
 
     @property
     def variables(self) -> Variables:
@@ -47,7 +45,14 @@ class TrainState:
     @property
     def kept(self) -> "TrainState":
         """What a checkpoint holds."""
-        return self.replace(extra=None, schedule=None)
+        return self.replace(extra=None)
+
+
+class Extra(NamedTuple):
+    """What a step needs besides, which is never trained, and made anew when resumed."""
+
+    objective: Any  # what it keeps
+    schedule: Any  # of the recipe
 
 
 class Augmentation(NamedTuple):
@@ -239,7 +244,7 @@ def make_train_step(
         images = preprocess(batch["image"])
         images = crop_and_flip(_keys(augment_key, batch), images, *augmentation)
         noise = sample_noise(_keys(noise_key, batch), channels)
-        rates = state.schedule.drop_rates(state.step)
+        rates = state.extra.schedule.drop_rates(state.step)
         rates = jnp.zeros(len(channels)) if rates is None else rates
         gates = dropout_gates(noise, rates, channels)
         # A module draws for all images of a device at once.
@@ -248,7 +253,7 @@ def make_train_step(
 
         def loss_fn(params):
             network = Forward(module, params, state.batch_stats, images, module_rngs(device_key))
-            outcome = objective.loss(network, state.extra, given, device_key, state.step)
+            outcome = objective.loss(network, state.extra.objective, given, device_key, state.step)
             return outcome.loss, outcome
 
         if two_programs:
@@ -277,7 +282,7 @@ def _updated(
     state: TrainState, optimizer: optax.GradientTransformation, grads: Any, batch_stats: Any
 ) -> TrainState:
     updates, opt_state = optimizer.update(
-        grads, state.opt_state, state.params, schedule=state.schedule
+        grads, state.opt_state, state.params, schedule=state.extra.schedule
     )
     params = optax.apply_updates(state.params, updates)
     return state.replace(

@@ -24,6 +24,7 @@ from furs_jax.training.step import (
     Apply,
     Augmentation,
     Compiled,
+    Extra,
     TrainState,
     abstract,
     compiled,
@@ -93,19 +94,20 @@ class Trainer(NamedTuple):
 
     def start(self, seed: int, state: TrainState | None = None) -> TrainState:
         """The initial state of a seed, or a restored one, with what a step needs besides."""
-        module = self.task.net.module(self.channels)
-        extra = self.objective.init(jax.random.key(seed), module)
         state = self.init(seed) if state is None else state
-        return state.replace(extra=extra, schedule=self.schedule)
+        return state.replace(extra=self._extra(seed))
 
     def compile(self) -> None:
         """The step, as a training would do first; only shapes and dtypes are looked at."""
         devices = self.task.devices
-        extra = self.objective.init(jax.random.key(0), self.task.net.module(self.channels))
         shape = (self.recipe.batch_size // hosts.count(), *self.task.net.image_shape)
         batch = {"image": np.empty(shape, np.uint8), "label": np.empty(shape[0], np.int32)}
-        state = self.abstract().replace(extra=extra, schedule=self.schedule)
-        self.step.compile(abstract(state, devices), shard(batch, len(devices)))
+        state = abstract(self.abstract().replace(extra=self._extra(0)), devices)
+        self.step.compile(state, shard(batch, len(devices)))
+
+    def _extra(self, seed: int) -> Extra:
+        kept = self.objective.init(jax.random.key(seed), self.task.net.module(self.channels))
+        return Extra(kept, self.schedule)
 
 
 def takes_two_programs(task: Task, channels: Sequence[int], batch_size: int) -> bool:

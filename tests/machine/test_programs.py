@@ -1,6 +1,8 @@
 """Programs that are compiled in a thread: once, beside what is computed, and told apart."""
 
 import contextlib
+import subprocess
+import sys
 import threading
 
 import jax
@@ -16,6 +18,7 @@ from furs_jax.training.evaluate import Evaluator
 from furs_jax.training.step import shard
 from furs_jax.training.train import train
 from furs_jax.training.trainer import make_trainer
+from tests import ROOT
 from tests.conftest import random_variables
 from tests.small_runs import small_config
 from tests.training.test_step import RECIPE, random_split, random_task
@@ -147,3 +150,33 @@ def test_several_hosts_compile_nothing_ahead(monkeypatch):
     with CompileClock().ahead(lambda: called.append(1)):
         pass
     assert called == []
+
+
+DIVERGED = """
+import threading, time
+import jax, jax.numpy as jnp
+from furs_jax.machine.programs import compile_clock
+from furs_jax.machine.stop import Stop
+begun, done = threading.Event(), threading.Event()
+def f(x):
+    for k in range(400): x = jnp.sin(x @ x) * k
+    return x
+lowered = jax.jit(f).lower(jnp.ones((4, 4)))
+def compile_ahead():
+    begun.set()
+    lowered.compile()
+    done.set()
+with Stop().install(), compile_clock() as clock, clock.ahead(compile_ahead):
+    begun.wait()
+    time.sleep(0.1)
+    print(done.is_set())
+    raise ArithmeticError("diverged")
+"""
+
+
+def test_an_error_while_another_thread_compiles_ends_the_process_with_it():
+    ended = subprocess.run(
+        [sys.executable, "-c", DIVERGED], cwd=ROOT, capture_output=True, text=True, timeout=100
+    )
+    assert (ended.returncode, ended.stdout) == (1, "False\n"), ended.stderr
+    assert ended.stderr.endswith("ArithmeticError: diverged\n")

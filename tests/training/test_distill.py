@@ -42,7 +42,7 @@ def test_the_teacher_s_share_decides_what_is_learnt(tiny, alpha):
         state, _ = trainer.step(state, shard({"image": split.images, "label": labels}, 1))
         steps[name] = state.params["head"]["kernel"]
         if teacher:
-            jax.tree.map(np.testing.assert_array_equal, state.extra, teacher.variables)
+            jax.tree.map(np.testing.assert_array_equal, state.extra.objective, teacher.variables)
     same = {0.0: "alone", 1.0: "other labels"}[alpha]
     differing = {0.0: "other labels", 1.0: "alone"}[alpha]
     np.testing.assert_allclose(steps["taught"], steps[same], atol=1e-6)

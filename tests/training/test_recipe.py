@@ -15,7 +15,7 @@ from furs_jax.machine import devices
 from furs_jax.objectives.cross_entropy import CrossEntropy
 from furs_jax.training import trainer
 from furs_jax.training.recipe import make_optimizer, make_schedule
-from furs_jax.training.step import TrainState, data_parallel, make_train_step, shard
+from furs_jax.training.step import Extra, TrainState, data_parallel, make_train_step, shard
 from furs_jax.training.trainer import make_trainer
 from tests.training.test_step import RECIPE, random_split, random_task
 
@@ -119,7 +119,7 @@ def test_smoothing_takes_its_share_of_the_target():
     params = variables["params"]
     state = TrainState(
         step=jnp.int32(0), seed=jnp.int32(0), params=params, batch_stats={},
-        opt_state=optimizer.init(params), schedule=make_schedule(PLAIN, 1, 1),
+        opt_state=optimizer.init(params), extra=Extra(None, make_schedule(PLAIN, 1, 1)),
     )  # fmt: skip
     step = make_train_step(
         module, optimizer, CrossEntropy(0.3), preprocess=lambda x: x, augmentation=(0, False)
