@@ -19,7 +19,7 @@ from furs_jax.jobs.harness import run_in_folder
 from furs_jax.options.schema import Options
 from furs_jax.run.context import Run
 from furs_jax.run.journal import Journal
-from furs_jax.run.statistics import Interval, mean_interval
+from furs_jax.run.statistics import Interval, mean_interval, score_text
 from furs_jax.run.tables import format_table
 from furs_jax.widths.budget import fit_to_budget
 
@@ -121,7 +121,7 @@ def _table(result: dict[str, Any]) -> str:
     rows = []
     for macs in sorted({r["macs"] for r in result["records"]}):
         scores = [r["search_top1"] for r in result["records"] if r["macs"] == macs]
-        rows.append((f"{macs:,}", mean_interval(scores).format()))
+        rows.append((f"{macs:,}", score_text(mean_interval(scores), scores)))
     found = Headroom(Interval(*result["slope"]), result["noise"])
     return (
         f"{format_table(('MACs', 'top-1 % on the search split'), rows)}\n"

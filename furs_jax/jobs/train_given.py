@@ -8,8 +8,7 @@ from furs_jax.machine.stop import Stop
 from furs_jax.methods import Method
 from furs_jax.options.schema import Options
 from furs_jax.run.context import Run
-from furs_jax.run.statistics import Interval
-from furs_jax.run.tables import format_table
+from furs_jax.run.tables import format_table, interval_note, score_cells
 
 Record = dict[str, Any]
 
@@ -27,8 +26,8 @@ def _train(run: Run) -> Record:
 
 def _table(result: Record) -> str:
     entry = result["trained"]
-    scores = (Interval(*entry[key]).format() for key in ("top1", "top5"))
-    row = ("trained", f"{entry['macs']:,}", f"{entry['params']:,}", *scores)
+    row = ("trained", f"{entry['macs']:,}", f"{entry['params']:,}", *score_cells(entry))
     header = ("network", "MACs", "params", "top-1 %", "top-5 %")
     seeds = len(entry["seeds"])
-    return f"{format_table(header, [row])}\ntest split, {seeds} seed{'s' if seeds > 1 else ''}"
+    split = f"test split, {seeds} seed{'s' if seeds > 1 else ''}; {interval_note(seeds)}"
+    return f"{format_table(header, [row])}\n{split}"

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from furs_jax.report.run_record import METRICS, RunRecord
 from furs_jax.report.table4 import csv_lines, is_distilled, is_fine_tuned, method_title
-from furs_jax.run.statistics import Interval, difference_interval
+from furs_jax.run.statistics import FEWEST_SEEDS, Interval, difference_interval, score_text, shown
 from furs_jax.run.text import markdown
 
 UNIFORM = "uniform"
@@ -32,6 +32,7 @@ class MethodRow(NamedTuple):
     search_s: float | None  # wall time of that; None in runs of earlier versions
     training_macs_g: float  # 10^9 MACs of one final training
     training_s: float | None
+    top1_seeds: tuple[float, ...]
 
 
 class MethodTable(NamedTuple):
@@ -67,8 +68,9 @@ def compare_methods(runs: Sequence[RunRecord]) -> MethodTable:
     rows.sort(key=lambda row: (row.data, row.network, -row.budget_m, row.kd, *_order(row)))
     notes = [
         "Differences are to uniform widths at the same budget, trained alike and by as many "
-        "seeds; ± is a 95 % confidence interval over seeds. MACs are of one image; what "
-        "found and trained a network is in 10^9 MACs of its trainings, and in seconds of this run.",
+        "seeds; ± is a 95 % confidence interval over seeds, and of fewer than "
+        f"{FEWEST_SEEDS} every seed is shown. MACs are of one image; what found and trained a "
+        "network is in 10^9 MACs of its trainings, and in seconds of this run.",
     ]
     if any(row.theoretical_macs_m is not None for row in rows):
         notes.append("† theoretical: of what could be skipped; dense hardware computes all of it.")
@@ -101,7 +103,7 @@ def _terms(run: RunRecord, judged: RunRecord) -> str:
 
 
 def _row(run: RunRecord, uniform: RunRecord | None) -> MethodRow:
-    result, entry = run.result, run.result[_FOUND]
+    result, entry = run.result, run.networks()[_FOUND]
     seconds = result.get("seconds", {})
     theoretical = entry.get("theoretical_macs")
     return MethodRow(
@@ -114,20 +116,21 @@ def _row(run: RunRecord, uniform: RunRecord | None) -> MethodRow:
         macs_m=entry["macs"] / 1e6,
         theoretical_macs_m=None if theoretical is None else theoretical / 1e6,
         params_m=entry["params"] / 1e6,
-        top1=Interval(*entry["top1"]),
+        top1=entry["top1"],
         uniform_difference=None if uniform is None else _difference(run, uniform),
         seeds=len(entry["seeds"]),
         search_macs_g=result["search_macs"] / 1e9,
         search_s=seconds.get("search"),
         training_macs_g=result["final_macs"] / 1e9,
         training_s=seconds.get("final"),
+        top1_seeds=tuple(seed["top1"] for seed in entry["seeds"]),
     )
 
 
 def _difference(run: RunRecord, uniform: RunRecord) -> Interval:
     key = METRICS[0]
     scores = [[seed[key] for seed in r.result[_FOUND]["seeds"]] for r in (run, uniform)]
-    return difference_interval(*scores)
+    return shown(difference_interval(*scores), min(map(len, scores)))
 
 
 def _cells(row: MethodRow) -> tuple[Any, ...]:
@@ -143,7 +146,7 @@ def _cells(row: MethodRow) -> tuple[Any, ...]:
         row.method,
         "✓" if row.ft else "",
         "✓" if row.kd else "",
-        row.top1.format(),
+        score_text(row.top1, row.top1_seeds),
         "" if row.uniform_difference is None else row.uniform_difference.format(sign=True),
         f"{row.macs_m:.4g}" if theoretical is None else f"{theoretical:.4g}† of {row.macs_m:.4g}",
         f"{row.params_m:.3g}",

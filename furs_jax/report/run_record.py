@@ -15,12 +15,14 @@ from furs_jax.errors import ConfigError, WorkdirError
 from furs_jax.networks.recorded import RecordedNetwork, Size, read_network
 from furs_jax.run.folder import Files
 from furs_jax.run.lines import is_reallocation, selected
-from furs_jax.run.statistics import Interval, difference_interval, mean_interval
+from furs_jax.run.statistics import Interval, difference_interval, mean_interval, shown
 from furs_jax.run.text import printable
 
 Record = dict[str, Any]
 METRICS = ("top1", "top5")
 NETWORK_ADJUSTMENT = "network_adjustment"  # what versions before config.method did
+# A result's differences of the searched network, by what it is compared with.
+_DIFFERENCES = {"original": "difference", "start": "difference_from_start"}
 NETWORKS = ("original", "start", "searched", "trained")  # that a result may have
 
 
@@ -135,12 +137,16 @@ class RunRecord:
         """Original, start (where it is another) and searched, or the trained one, as far as known.
 
         Each has channels, macs, params, top1, top5 and seeds.
-        top1 and top5 are `Interval`s of fractions, and None before the first final training.
+        top1 and top5 are `Interval`s of fractions, without half widths where there are few seeds,
+        and None before the first final training.
         """
         if self.result is not None:
             found = {name: self.result[name] for name in NETWORKS if name in self.result}
             return {
-                name: {**entry, **{key: Interval(*entry[key]) for key in METRICS}}
+                name: {
+                    **entry,
+                    **{key: shown(Interval(*entry[key]), len(entry["seeds"])) for key in METRICS},
+                }
                 for name, entry in found.items()
             }
         if self.searches and not self.rounds:
@@ -152,7 +158,8 @@ class RunRecord:
             size = self.sizes.get(tuple(channels or ()), Size(None, None))
             seeds = [record for record in self.finals if record["network"] == name]
             scores = {
-                key: mean_interval([s[key] for s in seeds]) if seeds else None for key in METRICS
+                key: shown(mean_interval([s[key] for s in seeds]), len(seeds)) if seeds else None
+                for key in METRICS
             }
             entries[name] = {"channels": channels, **size._asdict(), **scores, "seeds": seeds}
         return entries
@@ -165,19 +172,28 @@ class RunRecord:
         entries += [self.record[name] for name in ("original", "start")] if self.record else []
         return known | {tuple(e["channels"]): Size(e["macs"], e["params"]) for e in entries}
 
-    def difference(self, name: str = "searched") -> dict[str, Interval | None]:
-        """A network minus the original, as fractions; None where either has no final training."""
-        if name == "searched" and self.result is not None and "difference" in self.result:
-            return {key: Interval(*self.result["difference"][key]) for key in METRICS}
+    def difference(
+        self, name: str = "searched", reference: str = "original"
+    ) -> dict[str, Interval | None]:
+        """A network minus another, as fractions; None where either has no final training.
+
+        Where there are few seeds they have no half widths.
+        """
         scores = {name: entry["seeds"] for name, entry in self.networks().items()}
-        if name == "original" or not scores.get("original") or not scores.get(name):
+        if name == reference or not scores.get(reference) or not scores.get(name):
             return dict.fromkeys(METRICS)
-        return {
-            key: difference_interval(
-                *([seed[key] for seed in scores[one]] for one in (name, "original"))
+        entry = _DIFFERENCES.get(reference) if name == "searched" else None
+        told = (self.result or {}).get(entry)
+        found = {
+            key: Interval(*told[key])
+            if told
+            else difference_interval(
+                *([seed[key] for seed in scores[one]] for one in (name, reference))
             )
             for key in METRICS
         }
+        fewest = min(len(scores[one]) for one in (name, reference))
+        return {key: shown(difference, fewest) for key, difference in found.items()}
 
     @functools.cached_property
     def network(self) -> RecordedNetwork:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from furs_jax.report.run_record import NETWORK_ADJUSTMENT, RunRecord
-from furs_jax.run.statistics import Interval
+from furs_jax.run.statistics import FEWEST_SEEDS, Interval, score_text
 from furs_jax.run.text import csv_text, markdown
 
 ORIGINAL = "original"
@@ -33,6 +33,8 @@ class Row(NamedTuple):
     macs_m: float | None  # millions
     params_m: float | None  # millions
     source: str
+    top1_seeds: tuple[float, ...] = ()
+    top5_seeds: tuple[float, ...] = ()
 
     @property
     def published(self) -> bool:
@@ -79,6 +81,8 @@ def csv_lines(
                 cells += ["" if x is None else f"{x:.6g}" for x in value or (None, None)]
             elif isinstance(value, str):
                 cells.append(csv_text(value))
+            elif isinstance(value, tuple):
+                cells.append(" ".join(f"{x:.6g}" for x in value))
             else:
                 cells.append("" if value is None else value)
         writer.writerow(cells)
@@ -90,7 +94,8 @@ def comparison(runs: Sequence[RunRecord], published: bool = True) -> Table:
     notes = [
         "Differences are to the original network of the same run, at an equal budget; published "
         "ones to the baseline of each source. FLOPs are multiply-accumulates of one image. Top-1 "
-        "and top-5 are of the test split; ± is a 95 % confidence interval over seeds."
+        "and top-5 are of the test split; ± is a 95 % confidence interval over seeds, and of fewer "
+        f"than {FEWEST_SEEDS} every seed is shown."
     ]
     tasks: dict[tuple[str, str], list[RunRecord]] = {}
     for run in runs:
@@ -179,6 +184,8 @@ def _rows(run: RunRecord) -> list[Row]:
                 macs_m=None if entry["macs"] is None else entry["macs"] / 1e6,
                 params_m=None if entry["params"] is None else entry["params"] / 1e6,
                 source=", ".join(filter(None, told)),
+                top1_seeds=tuple(seed["top1"] for seed in entry["seeds"]),
+                top5_seeds=tuple(seed["top5"] for seed in entry["seeds"]),
             )
         )
     return rows
@@ -196,10 +203,11 @@ def is_distilled(config: dict[str, Any], name: str) -> bool:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    def score(value: Interval | None, difference: Interval | None) -> str:
+    def score(value: Interval | None, difference: Interval | None, seeds: Sequence[float]) -> str:
         if value is None:
             return "—"
-        return value.format() + (f" ({difference.format(sign=True)})" if difference else "")
+        text = score_text(value, seeds) if seeds else value.format()
+        return text + (f" ({difference.format(sign=True)})" if difference else "")
 
     def millions(value: float | None) -> str:
         # Four digits, as the papers have them.
@@ -212,8 +220,8 @@ def _cells(row: Row) -> tuple[str, ...]:
         row.method,
         "✓" if row.ft else "",
         "✓" if row.kd else "",
-        score(row.top1, row.top1_difference),
-        score(row.top5, row.top5_difference),
+        score(row.top1, row.top1_difference, row.top1_seeds),
+        score(row.top5, row.top5_difference, row.top5_seeds),
         millions(row.macs_m),
         millions(row.params_m),
         row.data,

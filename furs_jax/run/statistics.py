@@ -6,6 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+# That an interval is shown of. Two give one of 12.7 standard errors, wider than any figure.
+FEWEST_SEEDS = 3
+
 
 class Interval(NamedTuple):
     """A mean and half the width of its 95 % confidence interval; one seed gives no interval."""
@@ -17,6 +20,18 @@ class Interval(NamedTuple):
         """The mean in per cent, with its interval where there is one."""
         mean = f"{scale * self.mean:{'+' if sign else ''}.2f}"
         return mean if self.half_width is None else f"{mean} ± {scale * self.half_width:.2f}"
+
+
+def shown(score: Interval, seeds: int) -> Interval:
+    """What a reader gets to see of a score over so many seeds: of few no interval."""
+    return score if seeds >= FEWEST_SEEDS else Interval(score.mean, None)
+
+
+def score_text(score: Interval, seeds: Sequence[float]) -> str:
+    """A score in per cent: the mean with its interval, or of few seeds every one's."""
+    if len(seeds) >= FEWEST_SEEDS:
+        return score.format()
+    return ", ".join(f"{100 * seed:.2f}" for seed in seeds)
 
 
 def mean_interval(values: Sequence[float]) -> Interval:

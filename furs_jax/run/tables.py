@@ -5,8 +5,9 @@ from typing import Any
 
 from furs_jax.costs import amount
 from furs_jax.networks.network import Network
-from furs_jax.run.statistics import Interval
+from furs_jax.run.statistics import FEWEST_SEEDS, Interval, score_text, shown
 from furs_jax.run.text import printable
+from furs_jax.run.verdict import judge
 
 Record = dict[str, Any]
 
@@ -59,26 +60,25 @@ def result_table(result: Record) -> str:
     for name in names:
         network = result[name]
         size = [amount(network[key]) for key in ("cost", "macs", "params") if key in network]
-        scores = (Interval(*network[key]).format() for key in ("top1", "top5"))
-        rows.append((name, *size, *scores))
+        rows.append((name, *size, *score_cells(network)))
     sizes = ("MACs", "params") if unit == "MACs" else (unit, "MACs", "params")
-    meanings, seeds = [], len(result["searched"]["seeds"])
+    verdicts, seeds = [], len(result["searched"]["seeds"])
     for title, key, reference in (
-        ("difference", "difference", "the original"),
-        ("difference from start", "difference_from_start", "the start"),
+        ("difference", "difference", "original"),
+        ("difference from start", "difference_from_start", "start"),
     ):
         if key in result:
             found = [Interval(*value) for value in result[key].values()]
-            rows.append((title, *("" for _ in sizes), *(one.format(sign=True) for one in found)))
-            if seeds > 1:
-                meanings.append(_meaning(found[0], reference))
+            told = (shown(one, seeds).format(sign=True) for one in found)
+            rows.append((title, *("" for _ in sizes), *told))
+            verdict = judge(result["searched"], result[reference], found[0], reference)
+            verdicts += [verdict.difference, verdict.size]
     return "\n".join(
         [
             format_table(("network", *sizes, "top-1 %", "top-5 %"), rows),
             f"test split, {seeds} seed{'s' if seeds > 1 else ''} each; "
-            + ("± is a 95 % confidence interval" if seeds > 1 else "one seed gives no interval")
+            + interval_note(seeds)
             + f"; budget {amount(result['budget'])} {unit}",
-            *meanings,
             *(
                 [
                     f"search: trained {result['search_macs']:.3g} MACs, "
@@ -91,13 +91,21 @@ def result_table(result: Record) -> str:
                 f"{name:8}  channels {' '.join(map(str, result[name]['channels']))}"
                 for name in names
             ),
+            *(["", *verdicts] if verdicts else []),
         ]
     )
 
 
-def _meaning(difference: Interval, reference: str) -> str:
-    """What the difference in top-1 from another network says, in words."""
-    if abs(difference.mean) <= difference.half_width:
-        return f"the searched network's top-1 differs from {reference}'s within the noise of seeds"
-    how = "better" if difference.mean > 0 else "worse"
-    return f"the searched network's top-1 is {how} than {reference}'s, beyond the noise of seeds"
+def score_cells(network: Record) -> list[str]:
+    """Top-1 and top-5 of a result's entry, as tables show them."""
+    return [
+        score_text(Interval(*network[key]), [seed[key] for seed in network["seeds"]])
+        for key in ("top1", "top5")
+    ]
+
+
+def interval_note(seeds: int) -> str:
+    """What a table of scores over so many seeds shows of each."""
+    if seeds >= FEWEST_SEEDS:
+        return "± is a 95 % confidence interval"
+    return f"every seed is shown: fewer than {FEWEST_SEEDS} give no interval to go by"

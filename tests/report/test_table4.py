@@ -66,3 +66,21 @@ def test_the_recorded_difference_is_shown(tmp_path):
     run = fake_run(tmp_path / "r")
     run = rewrite(run, "result.json", lambda c: c["difference"].update(top1=[0.123, 0.045]))
     assert comparison([run]).rows[1].top1_difference == Interval(0.123, 0.045)
+
+
+def test_of_few_seeds_every_report_shows_the_seeds(tmp_path):
+    """Two seeds give an interval of 12.7 standard errors: no table, no file and no plot has it."""
+    run = fake_run(tmp_path / "r")
+
+    def cut(content):
+        for name in ("original", "searched"):
+            content[name] |= {"seeds": content[name]["seeds"][:2], "top1": [0.9, 0.06]}
+        content["difference"]["top1"] = [0.02, 1.44]
+
+    run = rewrite(run, "result.json", cut)
+    table = comparison([run])
+    row = csv_rows(table)[1]
+    assert (row["top1_half_width"], row["top1_seeds"]) == ("", "0.91 0.92")
+    assert row["top1_difference_half_width"] == ""
+    assert "91.00, 92.00 (+2.00)" in table.markdown()
+    assert run.networks()["searched"]["top1"] == (0.9, None)  # what figures draw
