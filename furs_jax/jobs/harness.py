@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -38,6 +38,7 @@ def run_in_folder(
     table: Callable[[Record], str],
     quiet: bool = False,
     stop: Stop | None = None,
+    finals: Callable[[Run], Sequence[str]] = lambda run: (),
 ) -> Record:
     """Does `work` in a run's folder, once.
 
@@ -45,6 +46,7 @@ def run_in_folder(
       options, workdir, quiet, stop: as of `search`.
       work: what to do, resumable.
       table: how a result is printed.
+      finals: names of the networks that are trained in the end, for who reads the run.
     """
     folder = Workdir(workdir, as_record(options))
     console = Console(quiet or not hosts.is_first())
@@ -58,7 +60,7 @@ def run_in_folder(
             with compile_clock() as clock:
                 prepared = prepare(options)
                 run = Run(options, *prepared, folder, console, clock, stop or Stop())
-                _begin(run)
+                _begin(run, finals(run))
                 result = json.loads(json.dumps(work(run)))
                 write_json(folder.result, result)
                 shown = table(result)
@@ -68,7 +70,7 @@ def run_in_folder(
         folder.close()
 
 
-def _begin(run: Run) -> None:
+def _begin(run: Run, finals: Sequence[str]) -> None:
     """Shows what is begun, and writes config.json or sees that it is the same run.
 
     Raises:
@@ -79,9 +81,9 @@ def _begin(run: Run) -> None:
     environment = _environment(task)
     network = record_network(task.net, channels, task.dataset.num_classes)
     data = _record_data(task.dataset)
-    begin = {"channels": channels, "network": network, "data": data, **environment}
-    stored = folder.start(as_record(run.options), begin)
-    for name in ("network", "data"):  # for readers, not in runs of earlier versions
+    told = {"network": network, "data": data, "finals": list(finals)}
+    stored = folder.start(as_record(run.options), {"channels": channels, **told, **environment})
+    for name in told:  # for readers, not in runs of earlier versions
         stored.pop(name)
     if (begun := stored.pop("channels")) not in (None, channels):
         raise WorkdirError(
@@ -130,7 +132,11 @@ def _checked_table(
 def _record_data(dataset: Dataset) -> Record:
     """What one needs besides the weights to use what is found: see `furs_jax.jobs.load`."""
     fields = ("mean", "std", "class_names")
-    return {field: list(getattr(dataset, field)) for field in fields}
+    splits = ("train", "search", "test")
+    return {
+        **{field: list(getattr(dataset, field)) for field in fields},
+        "images": {split: len(getattr(dataset, split).labels) for split in splits},
+    }
 
 
 def _environment(task: Task) -> Record:

@@ -50,7 +50,10 @@ def perform(
         check_journals(run, method)
         return compare(run, method, method.search(run))
 
-    return run_in_folder(options, workdir, work, result_table, quiet, stop)
+    def finals(run: Run) -> tuple[str, ...]:
+        return compared(run, method)
+
+    return run_in_folder(options, workdir, work, result_table, quiet, stop, finals)
 
 
 def check_journals(run: Run, method: Method) -> None:

@@ -12,20 +12,23 @@ from furs_jax.run.tables import format_table, interval_note, score_cells
 
 Record = dict[str, Any]
 
+TRAINED = "trained"  # the network's name in journals and results
+
 
 def perform(options: Options, workdir: str, stop: Stop | None = None) -> Record:
     """Trains the network of `channels` by config.final, and reads the test split."""
-    return run_in_folder(options, workdir, _train, _table, stop=stop)
+    names = [TRAINED]
+    return run_in_folder(options, workdir, _train, _table, stop=stop, finals=lambda run: names)
 
 
 def _train(run: Run) -> Record:
-    check_finals(run, ["trained"])
-    entry = train_seeds(run, "trained", run.start, Method(), init_from=True)
-    return {"mode": "train", "trained": entry}
+    check_finals(run, [TRAINED])
+    entry = train_seeds(run, TRAINED, run.start, Method(), init_from=True)
+    return {"mode": "train", TRAINED: entry}
 
 
 def _table(result: Record) -> str:
-    entry = result["trained"]
+    entry = result[TRAINED]
     row = ("trained", f"{entry['macs']:,}", f"{entry['params']:,}", *score_cells(entry))
     header = ("network", "MACs", "params", "top-1 %", "top-5 %")
     seeds = len(entry["seeds"])

@@ -15,7 +15,7 @@ from furs_jax.objectives import Batch
 from furs_jax.options.schema import AUTO, Options, ReallocateOptions, Recipe
 from furs_jax.run.context import Prepared, Run, derived_seed
 from furs_jax.run.entries import compare_entry, training_macs
-from furs_jax.run.lines import PER_SITE, best_round, selected
+from furs_jax.run.lines import PER_SITE, best_round, round_phase, selected
 from furs_jax.run.phases import (
     compile_first,
     first_recipe,
@@ -171,7 +171,7 @@ def _round(run: Run, records: list[Record]) -> Record:
         evaluate.compile(variables, dataset.search)
         estimate.compile(variables, images)
 
-    compile_first(run, trainer, _phase(index))
+    compile_first(run, trainer, round_phase(index))
     with run.clock.ahead(compile_ahead):
         compiled_before = run.clock.seconds
         state, trained = _train(run, trainer, index)
@@ -246,7 +246,7 @@ def warm_recipe(options: Options) -> Recipe:
 def _train(run: Run, trainer: Trainer, index: int) -> tuple[TrainState, Record]:
     title = f"round {index + 1}/{run.options.search.rounds}"
     monitor = make_monitor(run.task, run.options.furs, trainer.channels, run.cost)
-    return train_phase(run, trainer, _phase(index), title, (1, index), monitor)
+    return train_phase(run, trainer, round_phase(index), title, (1, index), monitor)
 
 
 def _trainer(
@@ -272,15 +272,11 @@ def _trainer(
 def _end_state(run: Run, records: list[Record], index: int, images: Iterable[Batch]) -> TrainState:
     """Of the training of a round that is done; trained again where it has been deleted."""
     channels, recipe = records[index]["channels"], _recipe(run.options, index)
-    if not is_trained(run, _phase(index), recipe.epochs):
+    if not is_trained(run, round_phase(index), recipe.epochs):
         _train(run, _trainer(run, channels, records[:index], images), index)
-    with Checkpoints(run.workdir.checkpoints / _phase(index), read_only=True) as checkpoints:
+    with Checkpoints(run.workdir.checkpoints / round_phase(index), read_only=True) as checkpoints:
         trainer = make_trainer(run.task, channels, recipe, run.task.dataset.train)
         return checkpoints.restore(trainer.abstract())
-
-
-def _phase(index: int) -> str:
-    return f"round_{index:02}"
 
 
 def _next(run: Run, records: list[Record]) -> Record:

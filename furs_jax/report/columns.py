@@ -1,18 +1,20 @@
 """What a diagram of a network shows, and where: a column for each site, shortcuts above them."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from furs_jax.networks.layers import Connections, Layer
 from furs_jax.networks.recorded import RecordedNetwork
-from furs_jax.report.style import NARROWER, NEUTRAL, WIDER
+from furs_jax.report.captions import short_name
+from furs_jax.report.palette import NARROWER, NEUTRAL, WIDER
 
 if TYPE_CHECKING:
     from furs_jax.networks.network import Network
 
 MAX_COLUMNS = 20  # of bars side by side: more are unreadable on paper
 UNSEARCHED = "#D9D9D9"
+BAR_HEIGHTS = "bar height: square root of the channels"
 
 
 class Column(NamedTuple):
@@ -148,3 +150,25 @@ def arcs_of_rows(rows: Sequence[Sequence[Column]], arcs: Sequence[Arc]) -> list[
         ]
         for start, end in itertools.pairwise(starts)
     ]
+
+
+def diagram_notes(
+    columns: Sequence[Column], connections: Connections | None, left_out: int
+) -> Iterator[str]:
+    """What the bars and arcs don't show of how the layers hang together."""
+    if connections is None:
+        yield "shortcuts are not known"
+        return
+    names = {c.layer.site: short_name(c.layer.name) for c in columns}
+    if reads_all(columns, connections):
+        yield "each layer reads all earlier layers of its stage"
+    elif len(connections.concatenated) > 3:
+        yield f"layers' outputs are concatenated at {len(connections.concatenated)} places"
+    else:
+        for sites in connections.concatenated:
+            *first, last = (names[site] for site in sites)
+            yield f"{', '.join(first)} and {last} are concatenated"
+    if connections.branches:
+        yield "branches that lie side by side are drawn one after another"
+    if left_out:
+        yield f"{left_out} more shortcut{'s' if left_out > 1 else ''}, not drawn"

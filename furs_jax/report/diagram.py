@@ -3,7 +3,7 @@
 import itertools
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
@@ -12,31 +12,23 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, PathPatch, Rectangle
 from matplotlib.path import Path
 
-from furs_jax.networks.layers import Connections
 from furs_jax.networks.recorded import RecordedNetwork
+from furs_jax.report.captions import MINUS, short_name, shortened
 from furs_jax.report.columns import (
+    BAR_HEIGHTS,
     UNSEARCHED,
     Arc,
     Column,
     arcs_of_rows,
+    diagram_notes,
     in_rows,
     network_arcs,
     network_columns,
     network_connections,
-    reads_all,
 )
+from furs_jax.report.palette import INK, NARROWER, NEUTRAL, WIDER
 from furs_jax.report.sizes import size_changes
-from furs_jax.report.style import (
-    INK,
-    MINUS,
-    NARROWER,
-    NEUTRAL,
-    WIDER,
-    new_figure,
-    short_name,
-    shortened,
-    style,
-)
+from furs_jax.report.style import new_figure, style
 from furs_jax.run.text import printable
 
 if TYPE_CHECKING:
@@ -82,7 +74,10 @@ def draw_network(
         for ax, row, own, top in zip(axes, rows, inside, tops, strict=True):
             ax.set(xlim=(-1.75, slots - 0.4), ylim=(_BOTTOM, top))
             _draw_row(ax, row, own, widest, net.image_shape[0])
-        notes = [*_notes(columns, connections, left_out), "bar height: square root of the channels"]
+        notes = [
+            *diagram_notes(columns, connections, left_out),
+            BAR_HEIGHTS,
+        ]
         lines = [title or _title(net, before, after), f"({'; '.join(notes)})"]
         wrapped = [textwrap.fill(t, int(16.5 * width), break_on_hyphens=False) for t in lines]
         figure.suptitle("\n".join(wrapped), fontsize=7.5)
@@ -97,28 +92,6 @@ def draw_network(
             handletextpad=0.4,
         )
     return figure
-
-
-def _notes(
-    columns: Sequence[Column], connections: Connections | None, left_out: int
-) -> Iterator[str]:
-    """What the bars and arcs don't show of how the layers hang together."""
-    if connections is None:
-        yield "shortcuts are not known"
-        return
-    names = {c.layer.site: short_name(c.layer.name) for c in columns}
-    if reads_all(columns, connections):
-        yield "each layer reads all earlier layers of its stage"
-    elif len(connections.concatenated) > 3:
-        yield f"layers' outputs are concatenated at {len(connections.concatenated)} places"
-    else:
-        for sites in connections.concatenated:
-            *first, last = (names[site] for site in sites)
-            yield f"{', '.join(first)} and {last} are concatenated"
-    if connections.branches:
-        yield "branches that lie side by side are drawn one after another"
-    if left_out:
-        yield f"{left_out} more shortcut{'s' if left_out > 1 else ''}, not drawn"
 
 
 def _draw_row(

@@ -3,7 +3,6 @@
 import itertools
 import os
 import pathlib
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,28 +11,22 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from furs_jax.errors import ConfigError
+from furs_jax.report.captions import short_names, site_label
+from furs_jax.report.changes import CHANGES, site_changes
 from furs_jax.report.labels import place_labels
+from furs_jax.report.palette import INK, NARROWER, NEUTRAL, WIDER
 from furs_jax.report.run_record import RunRecord
-from furs_jax.report.style import (
-    INK,
-    NARROWER,
-    NEUTRAL,
-    WIDER,
-    new_figure,
-    save,
-    short_names,
-    style,
-)
+from furs_jax.report.style import new_figure, save, style
 
 _PER_MMAC = 1e6
-# What a round did to a site: its label, colour, marker, and whether the marker is filled.
-_CHANGES = (
-    ("chosen to widen", WIDER, "^", True),
-    ("chosen to narrow", NARROWER, "v", True),
-    ("wider by the fit to the budget", WIDER, "^", False),
-    ("narrower by the fit to the budget", NARROWER, "v", False),
-    ("unchanged", NEUTRAL, "o", True),
-    ("not used: the search went back", NEUTRAL, "o", False),
+# Of each of `CHANGES`: a colour, a marker, and whether the marker is filled.
+_LOOKS = (
+    (WIDER, "^", True),
+    (NARROWER, "v", True),
+    (WIDER, "^", False),
+    (NARROWER, "v", False),
+    (NEUTRAL, "o", True),
+    (NEUTRAL, "o", False),
 )
 _FEW_SITES = 36  # up to here each has room for a name
 
@@ -64,13 +57,13 @@ def draw_furs(run: RunRecord) -> Figure:
             last.tick_params(labelbottom=True)
         metric = run.config.get("furs", {}).get("metric", "loss")
         figure.supylabel(f"FUR ({metric} per MMAC)", fontsize=7.5)
-        figure.supxlabel(f"{_site_label(names)}; bars are standard errors", fontsize=7.5)
+        figure.supxlabel(f"{site_label(names)}; bars are standard errors", fontsize=7.5)
         found = {
             text: handle
             for ax in axes.flat
             for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)
         }
-        handles = {text: found[text] for text, *_ in _CHANGES if text in found}
+        handles = {text: found[text] for text in CHANGES if text in found}
         figure.legend(handles.values(), handles, loc="outside upper center", ncols=3)
     return figure
 
@@ -79,7 +72,8 @@ def _draw_round(ax: Axes, record: dict) -> None:
     furs = _PER_MMAC * np.asarray(record["furs"])
     errors = record.get("furs_stderr")
     errors = np.zeros_like(furs) if errors is None else _PER_MMAC * np.asarray(errors)
-    for (label, colour, marker, filled), sites in zip(_CHANGES, site_changes(record), strict=True):
+    changes = zip(CHANGES, _LOOKS, site_changes(record), strict=True)
+    for label, (colour, marker, filled), sites in changes:
         if sites:
             bars = {"fmt": marker, "color": colour, "ms": 3, "elinewidth": 0.8, "capsize": 1.5}
             face = colour if filled else "white"
@@ -89,33 +83,6 @@ def _draw_round(ax: Axes, record: dict) -> None:
     back = f", then back to {parent + 1}" if parent != record["round"] else ""
     ax.set_title(f"round {record['round'] + 1}{back}", loc="left", pad=2)
     ax.set_xlim(-0.7, len(furs) - 0.3)
-
-
-def site_changes(record: dict) -> tuple[list[int], ...]:
-    """The sites of each of `_CHANGES`, as a line of rounds.jsonl tells them.
-
-    The step of the chosen sites changes the MACs; the fit to the budget then moves the others. A
-    round whose network was given up is followed by one that its FURs have no part in.
-    """
-    sites = range(len(record["channels"]))
-    if record.get("next_parent", record["round"]) != record["round"]:
-        return [], [], [], [], [], list(sites)
-    chosen = {*record["increased"], *record["decreased"]}
-    moved = [b - a for a, b in zip(record["channels"], record["next_channels"], strict=True)]
-    rest = [site for site in sites if site not in chosen]
-    return (
-        record["increased"],
-        record["decreased"],
-        [site for site in rest if moved[site] > 0],
-        [site for site in rest if moved[site] < 0],
-        [site for site in rest if moved[site] == 0],
-        [],
-    )
-
-
-def _site_label(names: Sequence[str]) -> str:
-    staged = all(re.fullmatch(r"\d+\.\d+\.\w+", name) for name in names)
-    return "site (stage.block.layer)" if staged else "site"
 
 
 def _name_sites(ax: Axes, names: Sequence[str]) -> None:
@@ -150,7 +117,7 @@ def draw_channels(run: RunRecord) -> Figure:
         ax.set_yticks(range(0, len(names), every), names[::every], fontsize=6 if few else 5)
         last = vectors.shape[1] - 1
         ax.set_xticks(range(last + 1), ["start", *map(str, range(1, last + 1))])
-        ax.set(xlabel=_after_round(run), ylabel=_site_label(names))
+        ax.set(xlabel=_after_round(run), ylabel=site_label(names))
         ax.tick_params(length=0)
         ax.spines[:].set_visible(False)
         bar = figure.colorbar(image, ax=ax, aspect=40, pad=0.02)

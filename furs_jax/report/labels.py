@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from furs_jax.report.style import INK
+from furs_jax.report.palette import INK
 
 _FONT_SIZE = 6  # points
 _DISTANCES = (4, 9, 15, 22, 30)  # points, from the point to its label

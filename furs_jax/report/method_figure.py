@@ -9,16 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from furs_jax.errors import ConfigError
+from furs_jax.report.captions import shortened
 from furs_jax.report.method_table import UNIFORM, MethodRow, compare_methods
+from furs_jax.report.palette import INK, SERIES
 from furs_jax.report.run_record import RunRecord
-from furs_jax.report.style import (
-    INK,
-    SERIES,
-    legend_text,
-    new_panels,
-    shortened,
-    style,
-)
+from furs_jax.report.style import legend_text, new_panels, style
 from furs_jax.report.table4 import method_title
 
 _UNIFORM = method_title(UNIFORM)

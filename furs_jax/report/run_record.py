@@ -8,7 +8,7 @@ import functools
 import math
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from furs_jax.errors import ConfigError, WorkdirError
@@ -32,19 +32,39 @@ class RunRecord:
 
     Attributes:
       path: the run's folder.
-      config: the resolved options, as in config.json.
-      record: of the network, as in config.json; None in runs of versions that wrote none.
-      rounds: the lines of rounds.jsonl that Network Adjustment wrote.
+      begun: config.json, which also tells of data, versions and devices.
+      lines: those of rounds.jsonl.
+      epochs: the lines of metrics.jsonl, one for each epoch of every training.
       finals: the lines of finals.jsonl, one for each final training.
       result: result.json; None while the run is unfinished.
     """
 
     path: pathlib.Path
-    config: Record
-    record: Record | None
-    rounds: list[Record]
+    begun: Record
+    lines: list[Record]
+    epochs: list[Record]
     finals: list[Record]
     result: Record | None
+
+    @property
+    def config(self) -> Record:
+        """The resolved options."""
+        return self.begun["config"]
+
+    @property
+    def record(self) -> Record | None:
+        """Of the network; None in runs of versions that wrote none."""
+        return self.begun.get("network")
+
+    @property
+    def images(self) -> dict[str, int] | None:
+        """How many each split has; None in runs of versions that wrote no numbers."""
+        return (self.begun.get("data") or {}).get("images")
+
+    @functools.cached_property
+    def rounds(self) -> list[Record]:
+        """The lines of rounds.jsonl that Network Adjustment wrote."""
+        return [line for line in self.lines if is_reallocation(line)]
 
     @property
     def name(self) -> str:
@@ -118,15 +138,18 @@ class RunRecord:
         if self.result is not None:
             return ""
         rounds = self.config["search"]["rounds"]
-        if self.method != NETWORK_ADJUSTMENT:
+        adjusts = self.searches and self.method == NETWORK_ADJUSTMENT
+        if self.searches and not adjusts and not self.begun.get("finals"):
             return f"unfinished: {len(self.finals)} final trainings"
-        if self.searches and len(self.rounds) < rounds and not self.finals:
+        if adjusts and len(self.rounds) < rounds and not self.finals:
             return f"unfinished: {len(self.rounds)} of {rounds} rounds"
-        total = len(self._final_names()) * self.config["final"]["seeds"]
+        total = len(self.final_names()) * self.config["final"]["seeds"]
         return f"unfinished: {len(self.finals)} of {total} trainings"
 
-    def _final_names(self) -> list[str]:
+    def final_names(self) -> list[str]:
         """The networks that are trained in the end."""
+        if told := self.begun.get("finals"):
+            return told
         if not self.searches:
             return ["trained"]
         original = self.config["final"].get("original", True)
@@ -149,12 +172,13 @@ class RunRecord:
                 }
                 for name, entry in found.items()
             }
-        if self.searches and not self.rounds:
+        if self.searches and not self.rounds and not self.finals:
             return {}
         vectors = {"original": self.original, "start": self.start}
         entries = {}
-        for name in self._final_names():
-            channels = vectors.get(name, self.channels)
+        for name in self.final_names():
+            found = next((line for line in self.finals if line["network"] == name), {})
+            channels = found.get("channels") or vectors.get(name, self.channels)
             size = self.sizes.get(tuple(channels or ()), Size(None, None))
             seeds = [record for record in self.finals if record["network"] == name]
             scores = {
@@ -170,6 +194,7 @@ class RunRecord:
         known = {tuple(r["next_channels"]): Size(r["next_macs"], None) for r in self.rounds}
         entries = [*self.rounds, *(self.result[n] for n in NETWORKS if n in (self.result or {}))]
         entries += [self.record[name] for name in ("original", "start")] if self.record else []
+        entries += [line for line in self.finals if "channels" in line]  # of what was pruned
         return known | {tuple(e["channels"]): Size(e["macs"], e["params"]) for e in entries}
 
     def difference(
@@ -226,12 +251,11 @@ def read_run(path: str | os.PathLike) -> RunRecord:
     if not files.config.is_file():
         what = "holds no config.json" if files.path.is_dir() else "is no folder"
         raise WorkdirError(f"{path} {what}, so it is no run; give a run's --workdir")
-    begun = files.read_config()
     run = RunRecord(
         files.path,
-        begun["config"],
-        begun.get("network"),
-        [line for line in files.rounds.read() if is_reallocation(line)],
+        files.read_config(),
+        files.rounds.read(),
+        files.metrics.read(),
         files.finals.read(),
         files.read_result(),
     )
@@ -255,6 +279,9 @@ def _check(run: RunRecord) -> None:
     sizes = (config["width_multiplier"], config.get("flops_budget") or 1)
     _must(all(isinstance(text, str) for text in texts), "config.json", "a name")
     _must(_numbers([*counts, *sizes]), "config.json", "a number")
+    _must(set(run.final_names()) <= set(NETWORKS), "config.json", "a final network's name")
+    images = run.images or {"train": 1}
+    _must(_numbers(images.values()) and images["train"] > 0, "config.json", "a number of images")
     if run.record is not None:
         sites = len(run.network.channels)
     for place, record in enumerate(run.rounds):
@@ -288,7 +315,7 @@ def _must(holds: bool, file: str, what: str) -> None:
         raise ValueError(f"{file}: {what} can't be")
 
 
-def _numbers(values: Sequence[Any]) -> bool:
+def _numbers(values: Iterable[Any]) -> bool:
     return all(type(value) in (int, float) and math.isfinite(value) for value in values)
 
 

@@ -2,8 +2,7 @@
 
 import os
 import pathlib
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import matplotlib
@@ -11,14 +10,9 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from furs_jax.run.text import printable
+from furs_jax.report.captions import shortened
+from furs_jax.report.palette import INK
 
-# Okabe and Ito's palette, told apart with every common form of colour blindness and in grey.
-WIDER, NARROWER, NEUTRAL = "#D55E00", "#0072B2", "#8C8C8C"
-SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-INK = "#222222"
-MINUS = "\N{MINUS SIGN}"
-_LONGEST_NAME = 24  # letters of a site's name
 PAPER_WIDTH = 7.1  # inches: the text of a two-column page
 
 _STYLE = {
@@ -98,23 +92,7 @@ def mix(colour: str, white: float) -> tuple[float, ...]:
     return tuple(white + (1 - white) * part for part in to_rgb(colour))
 
 
-def short_name(name: str) -> str:
-    """ "stage2_block1_conv2" as "2.1.2", "stage2_block1_expand" as "2.1.expand"."""
-    name = re.sub(r"(stage|block|layer|conv)_?(?=\d)", "", printable(name)).replace("_", ".")
-    return shortened(name, _LONGEST_NAME)
-
-
-def shortened(text: str, most: int) -> str:
-    """At most so many letters, the first and the last: a figure has no room for more."""
-    half = (most - 1) // 2
-    return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
-
-
 def legend_text(text: str) -> str:
     """Text for a legend, which leaves out what begins with an underscore."""
     text = shortened(text, 60)
     return f" {text}" if text.startswith("_") else text
-
-
-def short_names(names: Sequence[str]) -> list[str]:
-    return [short_name(name) for name in names]

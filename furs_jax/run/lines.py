@@ -21,6 +21,16 @@ PER_SITE = (  # of a round: numbers of every site
 )
 
 
+def round_phase(index: int) -> str:
+    """The phase of a round's training, which its lines and its checkpoints are known by."""
+    return f"round_{index:02}"
+
+
+def final_phase(name: str, seed: int) -> str:
+    """That of a network's training at the end."""
+    return f"final_{name}_{seed}"
+
+
 def check_epoch(record: Record) -> None:
     """A line of metrics.jsonl."""
     _need(record, phase=str, epoch=int)

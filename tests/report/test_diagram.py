@@ -14,7 +14,7 @@ from furs_jax.networks.network import Network
 from furs_jax.networks.recorded import read_network, record_network
 from furs_jax.report import draw_network
 from furs_jax.report.columns import network_arcs, network_columns, network_connections
-from furs_jax.report.style import NARROWER, NEUTRAL, WIDER
+from furs_jax.report.palette import NARROWER, NEUTRAL, WIDER
 from tests.conftest import tiny_densenet, tiny_mbconv
 from tests.fake_runs import RELEASED, fake_run
 from tests.own_network import Fork

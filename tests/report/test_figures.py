@@ -8,9 +8,10 @@ import pytest
 
 from furs_jax.networks import get_network
 from furs_jax.report import compare_furs, draw_accuracy, draw_channels, draw_furs
+from furs_jax.report.captions import short_name
 from furs_jax.report.labels import place_labels
 from furs_jax.report.run_record import read_run
-from furs_jax.report.style import new_figure, short_name
+from furs_jax.report.style import new_figure
 from tests.fake_runs import fake_run, fake_training, rewrite
 from tests.report.texts import overlaps
 
