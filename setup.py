@@ -31,7 +31,7 @@ setup(
     package_dir={"": "."},
     packages=find_packages(include=["furs_jax", "furs_jax.*"]),
     cmdclass={"build_py": BuildWithConfigs},
-    package_data={"furs_jax.report": ["published.json"]},
+    package_data={"furs_jax.report": ["page.css", "published.json"]},
     # Lower bounds are the versions that were tested; see README.
     install_requires=[
         "absl-py>=2.5",

@@ -21,7 +21,7 @@ from furs_jax.options.schema import Options
 from furs_jax.run.context import Run
 from furs_jax.run.entries import compare_entry, training_macs, vector_entry
 from furs_jax.run.folder import Files
-from furs_jax.run.lines import final_phase
+from furs_jax.run.lines import final_phase, pruned_phase
 from furs_jax.run.phases import compile_first, first_recipe, from_weights, is_trained, train_phase
 from furs_jax.run.statistics import difference_interval, mean_interval
 from furs_jax.training.distill import ORIGINAL, Distillation, Teacher
@@ -263,11 +263,6 @@ def _train(run: Run, trainer: Trainer, name: str, seed: int, after_epoch: Callab
 
 def _title(run: Run, name: str, seed: int) -> str:
     return f"final {name} {seed + 1}/{run.options.final.seeds}"
-
-
-def pruned_phase(name: str, seed: int) -> str:
-    """Of the smaller network that a training has ended as."""
-    return f"{final_phase(name, seed)}_pruned"
 
 
 def objective_of(run: Run, name: str, seed: int) -> Objective:

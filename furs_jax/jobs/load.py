@@ -14,7 +14,6 @@ import numpy as np
 from furs_jax import paths
 from furs_jax.data.augment import normalise
 from furs_jax.errors import ConfigError, DataError, FursError, WorkdirError
-from furs_jax.jobs.compare import pruned_phase
 from furs_jax.jobs.prepare import dataset_of
 from furs_jax.jobs.vectors import initial_network
 from furs_jax.machine.devices import resolve_dtype
@@ -24,7 +23,7 @@ from furs_jax.objectives import Variables
 from furs_jax.options.parse import of_record
 from furs_jax.options.schema import DataOptions, Options
 from furs_jax.run.folder import Files
-from furs_jax.run.lines import final_phase
+from furs_jax.run.lines import final_phase, pruned_phase
 from furs_jax.training.checkpoint import latest_step
 from furs_jax.training.loading import load_network, recorded_network
 

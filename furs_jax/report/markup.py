@@ -6,7 +6,7 @@ from typing import Any
 
 from furs_jax.run.text import printable
 
-_EMPTY = {"link", "meta"}  # elements that have no end
+_EMPTY = {"br", "meta"}  # elements that have no end
 
 
 class Markup(str):

@@ -1,5 +1,6 @@
 """How far a run is and how long it will take, as its journals tell."""
 
+import datetime
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -94,7 +95,9 @@ def _search(
         yield round_phase(index), f"round {index + 1} of {count}", length, index < done
 
 
-def forecast(trainings: Sequence[Stage], rounds: Iterable[Record], epochs: Iterable[Record]):
+def forecast(
+    trainings: Sequence[Stage], rounds: Iterable[Record], epochs: Iterable[Record]
+) -> Forecast:
     """How far the trainings have come, and how long the rest takes at their speed.
 
     Args:
@@ -124,6 +127,21 @@ def forecast(trainings: Sequence[Stage], rounds: Iterable[Record], epochs: Itera
         share / sum(work) if sum(work) else 0.0,
         None if math.isnan(left) or not last else left,
     )
+
+
+def duration(seconds: float) -> str:
+    """In words: "40 s", "12 min", "3 h 20 min"."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def clock(moment: datetime.datetime, now: datetime.datetime) -> str:
+    """A time of day, and the day where it is another: "18:05 UTC", "28 Nov 09:30 UTC"."""
+    return moment.strftime("%H:%M %Z" if moment.date() == now.date() else "%d %b %H:%M %Z")
 
 
 def _epoch(last: dict[str, Record], stage: Stage) -> int:

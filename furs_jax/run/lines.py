@@ -31,6 +31,11 @@ def final_phase(name: str, seed: int) -> str:
     return f"final_{name}_{seed}"
 
 
+def pruned_phase(name: str, seed: int) -> str:
+    """Of the smaller network that a training has ended as, where its method prunes."""
+    return f"{final_phase(name, seed)}_pruned"
+
+
 def check_epoch(record: Record) -> None:
     """A line of metrics.jsonl."""
     _need(record, phase=str, epoch=int)

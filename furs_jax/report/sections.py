@@ -1,0 +1,237 @@
+"""The page's parts about what a search did: FURs, widths, curves, budget and time."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from furs_jax.report.captions import short_names, site_label
+from furs_jax.report.changes import CHANGES, site_changes
+from furs_jax.report.charts import Curve, Mark, legend, line_chart, mark_chart, number, span
+from furs_jax.report.history import curves, stages_of, time_parts
+from furs_jax.report.markup import Markup, element, join
+from furs_jax.report.run_record import RunRecord
+from furs_jax.run.forecast import duration
+
+Record = dict[str, Any]
+Curves = dict[str, list[tuple[int, float]]]
+
+_PER_MMAC = 1e6
+# Classes of page.css for each of `CHANGES`.
+_STYLES = ("wider", "narrower", "wider hollow", "narrower hollow", "same", "same hollow")
+_SERIES = ("one", "two", "three", "four")
+MOST_ROWS = 36  # of a table of sites; more stand beside it
+_OPEN = 4  # rounds whose charts are shown unasked, the last ones
+
+
+def furs(run: RunRecord) -> Markup | None:
+    """A chart of every round's FURs with standard errors, and what became of the sites."""
+    if not run.rounds:
+        return None
+    names = short_names(run.site_names())
+    reach = [
+        _PER_MMAC * (fur + side * error)
+        for line in run.rounds
+        for fur, error in zip(line["furs"], _errors(line), strict=True)
+        for side in (-1, 1)
+    ]
+    shown = span([*reach, 0.0])
+    charts = [_fur_chart(run, line, names, shown) for line in run.rounds]
+    used = {place for line in run.rounds for place, sites in enumerate(site_changes(line)) if sites}
+    keys = legend((CHANGES[place], _STYLES[place]) for place in sorted(used))
+    early, late = charts[:-_OPEN], charts[-_OPEN:]
+    folded = [
+        element("details", element("summary", f"The {len(early)} rounds before"), _grid(early))
+    ]
+    told = "Bars are standard errors. A site with a high FUR uses its MACs well, and is widened."
+    return join(element("p", told, class_="note"), keys, folded if early else None, _grid(late))
+
+
+def _fur_chart(
+    run: RunRecord, line: Record, names: Sequence[str], shown: tuple[float, float]
+) -> Markup:
+    errors, marks = _errors(line), []
+    for style, sites in zip(_STYLES, site_changes(line), strict=True):
+        for site in sites:
+            fur, error = (_PER_MMAC * v for v in (line["furs"][site], errors[site]))
+            widths = f"{line['channels'][site]} channels, then {line['next_channels'][site]}"
+            told = f"{names[site]}: {number(fur)} ± {number(error)}; {widths}"
+            marks.append(Mark(site, fur, error, style, told))
+    metric = run.config.get("furs", {}).get("metric", "loss")
+    parent = line.get("next_parent", line["round"])
+    back = f", then back to {parent + 1}" if parent != line["round"] else ""
+    chart = mark_chart(
+        marks,
+        list(enumerate(names)),
+        site_label(names),
+        f"FUR ({metric} per MMAC)",
+        shown,
+        0.0,
+    )
+    return _figure(chart, f"Round {line['round'] + 1}{back}")
+
+
+def _errors(line: Record) -> Sequence[float]:
+    return line.get("furs_stderr") or [0.0] * len(line["furs"])
+
+
+def widths(run: RunRecord) -> Markup | None:
+    """Every site's width after every round; colours show the change from the start."""
+    if not run.rounds:
+        return None
+    vectors = [run.rounds[0]["channels"], *(line["next_channels"] for line in run.rounds)]
+    head = element(
+        "tr", element("th", "site"), *(element("th", n or "start") for n in range(len(vectors)))
+    )
+    rows = [
+        element("tr", element("th", name), *(_cell(own[0], width) for width in own))
+        for name, own in zip(short_names(run.site_names()), zip(*vectors, strict=True), strict=True)
+    ]
+    tables = [
+        element("table", element("thead", head), element("tbody", *rows[n : n + MOST_ROWS]))
+        for n in range(0, len(rows), MOST_ROWS)
+    ]
+    note = "Channels at the start and after each round; colours show the change from the start."
+    if run.channels in vectors and run.channels != vectors[-1]:
+        note += f" Searched: after round {vectors.index(run.channels)}."
+    return join(element("p", note, class_="note"), element("div", *tables, class_="scroll heat"))
+
+
+def _cell(start: int, width: int) -> Markup:
+    """Full colour from half or twice the start's width."""
+    strength = min(abs(width / start - 1) if width > start else abs(start / width - 1), 1.0)
+    kind = "wider" if width > start else "narrower" if width < start else None
+    style = f"--strength: {100 * strength:.0f}%" if kind else None
+    return element("td", width, class_=kind, style=style)
+
+
+def training_curves(run: RunRecord) -> Markup | None:
+    """The training loss of the search and of the final trainings, and each round's search loss."""
+    titles = {stage.phase: stage.title for stage in stages_of(run)}
+    figures = []
+    for final, what in ((False, "Search"), (True, "Final trainings")):
+        found = curves(run, final)
+        if not found:
+            continue
+        groups = list(dict.fromkeys(_group(titles[phase], final) for phase in found))
+        last = list(found)[-1]
+        if not final and run.config["search"].get("warm_start"):
+            found = _one_behind_the_other(found)
+        lines = [
+            Curve(
+                titles[phase],
+                points,
+                _style(groups.index(_group(titles[phase], final)), final, phase == last),
+            )
+            for phase, points in found.items()
+        ]
+        keys = (
+            [(name, _SERIES[place % 4]) for place, name in enumerate(groups)]
+            if final
+            else [(titles[last], "one strong"), ("those before", "one")][: len(found)]
+        )
+        chart = line_chart(lines, "epoch", "training loss")
+        figures.append(_figure(join(chart, legend(keys)), what))
+    judged = [(n["round"] + 1, n["search_loss"]) for n in run.rounds if "search_loss" in n]
+    if len(judged) > 1:
+        chart = line_chart([Curve("search loss", judged, "one")], "round", "search loss")
+        figures.append(_figure(chart, "Loss on the search split, each round"))
+    return _grid(figures) if figures else None
+
+
+def _one_behind_the_other(found: Curves) -> Curves:
+    """Curves of rounds that go on with the last one's weights."""
+    begin, moved = 0, {}
+    for phase, points in found.items():
+        moved[phase] = [(begin + epoch, value) for epoch, value in points]
+        begin = moved[phase][-1][0]
+    return moved
+
+
+def _group(title: str, final: bool) -> str:
+    """Seeds of a network share a colour."""
+    return title.partition(",")[0].removeprefix("final ") if final else title
+
+
+def _style(group: int, final: bool, last: bool) -> str:
+    return _SERIES[group % 4] if final else f"one {'strong' if last else 'faint'}"
+
+
+def budget(run: RunRecord) -> Markup | None:
+    """What a vector may cost, and what each one does."""
+    result, vectors = run.result or {}, []
+    limit, found = result.get("budget"), result.get("searched", {})
+    unit = found.get("unit", "MACs")
+    rows = []
+    if limit is not None:
+        rows.append(("budget", f"{limit:,.0f} {unit}"))
+        if "macs" in found:
+            cost = found.get("cost", found["macs"])
+            rows.append(("used by the searched network", f"{100 * cost / limit:.2f} %"))
+    if result.get("search_macs"):
+        rows.append(("MACs of the search's trainings", f"{result['search_macs']:.3g}"))
+        if result.get("final_macs"):
+            share = result["search_macs"] / result["final_macs"]
+            rows.append(("final trainings that take as many", f"{share:.2f}"))
+    if run.rounds:
+        vectors = [(0, run.rounds[0]["macs"])]
+        vectors += [(n["round"] + 1, n["next_macs"]) for n in run.rounds]
+    if limit is not None and unit == "MACs":
+        scale, level, label = limit / 100, 100.0, "% of the budget"
+    else:
+        scale, level, label = 1e6, None, "million MACs"
+    marks = [
+        Mark(place, macs / scale, 0.0, "one", f"{place or 'start'}: {macs:,} MACs")
+        for place, macs in vectors
+    ]
+    labels = [(place, str(place or "start")) for place, _ in vectors]
+    chart = (
+        [_figure(mark_chart(marks, labels, "after round", label, None, level), "MACs")]
+        if marks
+        else []
+    )
+    if not rows and not chart:
+        return None
+    return _grid([*chart, element("div", facts(rows))] if rows else chart)
+
+
+def times(run: RunRecord) -> Markup | None:
+    """Where the wall time went, as a bar and as figures."""
+    parts = {title: seconds for title, seconds in time_parts(run).items() if seconds > 0}
+    total = sum(parts.values())
+    if not total:
+        return None
+    segments = [
+        element("i", class_=f"part{place % 6}", style=f"width: {100 * seconds / total:.2f}%")
+        for place, seconds in enumerate(parts.values())
+    ]
+    rows = [
+        element(
+            "tr",
+            element("td", element("i", class_=f"key part{place % 6}"), title),
+            element("td", duration(seconds)),
+            element("td", f"{100 * seconds / total:.0f} %"),
+        )
+        for place, (title, seconds) in enumerate(parts.items())
+    ]
+    rows.append(element("tr", element("td", "together"), element("td", duration(total)), _EMPTY))
+    return join(
+        element("div", *segments, class_="stack"),
+        element("table", *rows, class_="figures"),
+        element("p", "Reading the data and testing are not in it.", class_="note"),
+    )
+
+
+_EMPTY = element("td")
+
+
+def facts(rows: Sequence[tuple[str, Any]]) -> Markup:
+    """Names and what they are."""
+    pairs = [(element("dt", name), element("dd", value)) for name, value in rows]
+    return element("dl", *pairs)
+
+
+def _figure(chart: Markup, title: str) -> Markup:
+    return element("figure", element("figcaption", title), chart)
+
+
+def _grid(parts: Sequence[Markup]) -> Markup:
+    return element("div", *parts, class_="grid")
