@@ -63,6 +63,8 @@ setup(
         ],
         # Figures of `python -m furs_jax.report`.
         "report": ["matplotlib>=3.10"],
+        # Event files of `python -m furs_jax.report RUN --tensorboard=DIR`; no TensorFlow.
+        "tensorboard": ["tensorboardX>=2.6.5"],
         "test": [
             "hypothesis>=6.100",
             "import-linter>=2.17",

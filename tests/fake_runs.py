@@ -8,7 +8,7 @@ import numpy as np
 
 from configs import digits
 from furs_jax.networks import get_network
-from furs_jax.networks.recorded import record_network
+from furs_jax.networks.recording import record_network
 from furs_jax.report.run_record import RunRecord, read_run
 from furs_jax.run.statistics import difference_interval, mean_interval
 

@@ -200,7 +200,7 @@ def train_seeds(
             trainer = trainer._replace(init=_then(trainer.init, after_epoch))
         trainer = trainer._replace(objective=objective)
         if ahead:
-            compile_first(own, trainer, final_phase(name, seed))
+            compile_first(own, trainer, final_phase(name, seed), _title(run, name, seed))
         with run.clock.ahead(*ahead):
             state = _train(own, trainer, name, seed, after_epoch)
         ahead = []

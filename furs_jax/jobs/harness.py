@@ -18,9 +18,10 @@ from furs_jax.machine import hosts
 from furs_jax.machine.programs import compile_clock
 from furs_jax.machine.sealed import AGAIN, damaged, write_json
 from furs_jax.machine.stop import Stop
-from furs_jax.networks.recorded import record_network
+from furs_jax.networks.recording import record_network
 from furs_jax.options.parse import as_record
 from furs_jax.options.schema import Options
+from furs_jax.report.watch import Watch
 from furs_jax.run.console import Console
 from furs_jax.run.context import Run
 from furs_jax.run.folder import Workdir
@@ -29,6 +30,8 @@ from furs_jax.run.text import printable
 from furs_jax.training.trainer import Task
 
 Record = dict[str, Any]
+
+_WITH_PAGE = ("search", "train")  # modes; benchmarks leave other files
 
 
 def run_in_folder(
@@ -50,6 +53,7 @@ def run_in_folder(
     """
     folder = Workdir(workdir, as_record(options))
     console = Console(quiet or not hosts.is_first())
+    watch = Watch(folder.path, console) if options.mode in _WITH_PAGE else None
     try:
         for journal in (folder.metrics, folder.rounds, folder.finals):
             journal.read()  # damage is named before anything is computed
@@ -61,13 +65,38 @@ def run_in_folder(
                 prepared = prepare(options)
                 run = Run(options, *prepared, folder, console, clock, stop or Stop())
                 _begin(run, finals(run))
+                if watch is not None:
+                    folder.metrics.after = watch.glance
+                    folder.rounds.after = folder.finals.after = watch.look
+                    watch.look()
                 result = json.loads(json.dumps(work(run)))
                 write_json(folder.result, result)
                 shown = table(result)
-        console.print(f"\n{shown}\n{folder.result}")
+        console.print(f"\n{shown}\n\n{_places(folder, result, watch)}")
         return result
     finally:
+        if watch is not None and folder.config.exists() and not _is_shown(folder, watch):
+            watch.look(runs=False)
         folder.close()
+
+
+def _is_shown(folder: Workdir, watch: Watch) -> bool:
+    """Whether the page of a finished run is there, and not older than its result."""
+    files = (watch.page, folder.result)
+    if not all(file.exists() for file in files):
+        return False
+    page, result = (file.stat().st_mtime for file in files)
+    return page >= result
+
+
+def _places(folder: Workdir, result: Record, watch: Watch | None) -> str:
+    """Where what a run leaves behind lies."""
+    places = [("page", watch.page)] if watch is not None else []
+    name = next((name for name in ("searched", "trained") if name in result), None)
+    if name and (network := folder.trained(name)):
+        places += [("network", network), ("in Python", f"furs_jax.load({str(folder.path)!r})")]
+    places.append(("result", folder.result))
+    return "\n".join(f"{what:9}  {printable(str(place))}" for what, place in places)
 
 
 def _begin(run: Run, finals: Sequence[str]) -> None:

@@ -171,19 +171,20 @@ def _round(run: Run, records: list[Record]) -> Record:
         evaluate.compile(variables, dataset.search)
         estimate.compile(variables, images)
 
-    compile_first(run, trainer, round_phase(index))
+    compile_first(run, trainer, round_phase(index), _title(run, index))
     with run.clock.ahead(compile_ahead):
         compiled_before = run.clock.seconds
         state, trained = _train(run, trainer, index)
         compiled_training = run.clock.seconds
     start, compiled_since = time.monotonic(), run.clock.seconds
-    search = evaluate(state.variables, dataset.search)
-    found = estimate(
-        state.variables,
-        images,
-        layers_in_round(options.reallocate, index),
-        derived_seed(options.seed, 2, index),
-    )
+    with run.console.waiting(f"{_title(run, index)}, measuring FURs{run.console.ahead()}"):
+        search = evaluate(state.variables, dataset.search)
+        found = estimate(
+            state.variables,
+            images,
+            layers_in_round(options.reallocate, index),
+            derived_seed(options.seed, 2, index),
+        )
     finished = time.monotonic()
     if options.furs.draws == AUTO and (bought := what_draws_bought(found, options.furs.max_draws)):
         run.console.print(f"FURs: {bought}")
@@ -244,9 +245,13 @@ def warm_recipe(options: Options) -> Recipe:
 
 
 def _train(run: Run, trainer: Trainer, index: int) -> tuple[TrainState, Record]:
-    title = f"round {index + 1}/{run.options.search.rounds}"
+    title = _title(run, index)
     monitor = make_monitor(run.task, run.options.furs, trainer.channels, run.cost)
     return train_phase(run, trainer, round_phase(index), title, (1, index), monitor)
+
+
+def _title(run: Run, index: int) -> str:
+    return f"round {index + 1}/{run.options.search.rounds}"
 
 
 def _trainer(
@@ -321,7 +326,7 @@ def layers_in_round(options: ReallocateOptions, index: int) -> int:
 
 
 def round_line(record: Record, rounds: int) -> str:
-    """One round in one line."""
+    """One round in two lines."""
     seconds = record["seconds"]
     aside = seconds.get("compile_hidden", 0)  # missing in lines of earlier versions
     hidden = f", {aside:.0f}s more meanwhile" if aside >= 0.5 else ""
@@ -333,8 +338,8 @@ def round_line(record: Record, rounds: int) -> str:
     return (
         f"round {record['round'] + 1}/{rounds}  {record['macs']:,} MACs  "
         f"train loss {record['train_loss']:.4f}  search loss {record['search_loss']:.4f}  "
-        f"search accuracy {100 * record['search_accuracy']:.2f}%  "
-        f"sites {changed or 'unchanged'}  "
+        f"search accuracy {100 * record['search_accuracy']:.2f}%\n"
+        f"    sites {changed or 'unchanged'}  "
         f"[train {seconds['train']:.0f}s, FURs {seconds['furs']:.0f}s, "
         f"compile {seconds['compile']:.0f}s{hidden}]"
     )

@@ -2,13 +2,10 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from furs_jax.errors import ConfigError
 from furs_jax.networks.layers import Connections, Layer, Shortcut
-
-if TYPE_CHECKING:
-    from furs_jax.networks.network import Network
 
 Record = dict[str, Any]
 
@@ -81,42 +78,8 @@ class RecordedNetwork:
         return size
 
 
-def record_network(net: "Network", start: Sequence[int], num_classes: int) -> Record:
-    """What config.json holds of a network and of the vector that the run begins with."""
-    from furs_jax.networks.connections import find_connections  # traces; to read needs none of it
-
-    try:
-        connections = find_connections(net)._asdict()
-        connections["shortcuts"] = [shortcut._asdict() for shortcut in connections["shortcuts"]]
-    except Exception:  # whatever a module of one's own raises; a run does not end by a picture
-        connections = None
-    defaults = Layer._field_defaults
-    return {
-        "name": net.name,
-        "image_shape": list(net.image_shape),
-        "num_classes": num_classes,
-        **{
-            name: {
-                "channels": list(vector),
-                "macs": net.macs(vector),
-                "params": net.params(vector),
-            }
-            for name, vector in (("original", net.channels), ("start", start))
-        },
-        "layers": [
-            {
-                key: v
-                for key, v in row._asdict().items()
-                if key not in defaults or v != defaults[key]
-            }
-            for row in net.layers(net.channels)
-        ],
-        "connections": connections,
-    }
-
-
 def read_network(record: Record, sizes: Mapping[tuple[int, ...], Size]) -> RecordedNetwork:
-    """The network of a record of `record_network`, which may come from anywhere.
+    """The network of a record of `networks.recording`, which may come from anywhere.
 
     Raises:
       ValueError: it is no such record.

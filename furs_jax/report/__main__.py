@@ -1,9 +1,12 @@
-"""The command line: python -m furs_jax.report RUN... [--output=DIR].
+"""The command line: python -m furs_jax.report RUN... [--output=DIR] [--tensorboard=DIR].
 
-Writes, for one run into RUN/report, for several into DIR: report.md and table.csv with Table 4's
-columns, and as PNG and SVG the network before and after, FURs and channels of every round, and
-accuracy against MACs. Where several methods searched, methods.csv and a figure compare them. An
-unfinished run gives what it has.
+Writes, for one run into RUN/report, for several into DIR: of one run index.html, a page that needs
+no other file; report.md and table.csv with Table 4's columns, and as PNG and SVG the network before
+and after, FURs and channels of every round, and accuracy against MACs. Where several methods
+searched, methods.csv and a figure compare them. An unfinished run gives what it has.
+
+With --tensorboard the journals are written as event files of TensorBoard, too (extra
+`tensorboard`), of several runs into a folder for each.
 """
 
 import argparse
@@ -19,9 +22,11 @@ from urllib.parse import quote
 from furs_jax.errors import ConfigError, FursError, MissingExtraError
 from furs_jax.paths import resolve
 from furs_jax.report.method_table import MethodTable, are_methods, compare_methods
+from furs_jax.report.page import PAGE, write_page
 from furs_jax.report.run_record import NETWORK_ADJUSTMENT, RunRecord, read_run
 from furs_jax.report.sizes import size_changes
 from furs_jax.report.table4 import Table, comparison
+from furs_jax.report.tensorboard import write_events
 from furs_jax.run.text import markdown, printable
 
 _LONGEST = 100  # letters of a run in a file's name
@@ -110,6 +115,15 @@ def _write_page(
     (output / "report.md").write_text(text)
 
 
+def _write_events(runs: Sequence[RunRecord], folder: pathlib.Path, figures: pathlib.Path) -> None:
+    """One run's event files into the folder, with its figures; of several into folders in it."""
+    if len(runs) == 1:
+        write_events(runs[0], folder, sorted(figures.glob("*.png")))
+        return
+    for run, name in zip(runs, _unique_names(runs), strict=True):
+        write_events(run, folder / name)
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:  # one line, as everywhere
         sys.exit(f"furs_jax: {message}; --help tells more")
@@ -119,6 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = _Parser("python -m furs_jax.report", description=__doc__.partition("\n\n")[2])
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's --workdir")
     parser.add_argument("--output", metavar="DIR", help="the folder to write to")
+    parser.add_argument("--tensorboard", metavar="DIR", help="the folder of event files to write")
     options = parser.parse_args(arguments)
     # Nothing is computed: don't take an accelerator from a run.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -130,11 +145,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         output = runs[0].path / "report"
         if options.output:
             output = pathlib.Path(resolve(options.output, "--output="))
+        if len(runs) == 1:
+            write_page(runs[0], output / PAGE.name)
         try:
             missing = write_report(runs, output)
         finally:
             if (output / "table.csv").exists():
                 print((output / "report.md").read_text().partition("\n![")[0].rstrip())
+            if options.tensorboard:
+                events = pathlib.Path(resolve(options.tensorboard, "--tensorboard="))
+                _write_events(runs, events, output)
     except MissingExtraError as error:
         sys.exit(printable(f"furs_jax: {error}. The tables are written to {output}"))
     except (FursError, OSError) as error:
@@ -142,6 +162,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for line in missing:
         print(printable(f"furs_jax: note: {line}"), file=sys.stderr)
     print(f"\n{printable(str(output))}")
+    if len(runs) == 1:
+        print(printable(str(output / PAGE.name)))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from furs_jax.report.charts import Mark, mark_chart, span
 from furs_jax.report.markup import Markup, element, join
 from furs_jax.report.run_record import METRICS, RunRecord
 from furs_jax.run.statistics import Interval, score_text
-from furs_jax.run.verdict import judge, next_step
+from furs_jax.run.verdict import Judgement, judge, next_step
 
 Record = dict[str, Any]
 
@@ -24,7 +24,10 @@ def worth(run: RunRecord) -> Markup:
         said = element("p", f"Not known yet: {told} have ended.")
         return join(said, _scores(trained))
     references = [name for name in ("original", "start") if name in trained]
-    said = [_judged(run, trained, name) for name in references]
+    said: list[Markup | None] = [_judged(run, trained, name) for name in references]
+    if references and run.result is not None:  # the last one is what it began with
+        finding = _judgement(run, trained, references[-1]).finding
+        said.append(element("p", f"Next: {next_step(finding)}.", class_="note"))
     if not references:
         entry = trained[found]
         said = [element("p", _alone(run, entry), class_="verdict")]
@@ -32,17 +35,16 @@ def worth(run: RunRecord) -> Markup:
 
 
 def _judged(run: RunRecord, networks: dict[str, Record], name: str) -> Markup:
-    difference = run.difference("searched", name)["top1"]
-    found, reference = networks["searched"], networks[name]
-    judgement = judge(found, reference, difference, name)
-    kind = judgement.finding.name.lower()
-    sizes = None not in (found["macs"], found["params"], reference["macs"], reference["params"])
-    after = f"Next: {next_step(judgement.finding)}." if run.result is not None else None
+    judgement = _judgement(run, networks, name)
     return join(
-        element("p", judgement.difference, class_=f"verdict {kind}"),
-        element("p", judgement.size) if sizes else None,
-        element("p", after, class_="note") if after else None,
+        element("p", judgement.difference, class_=f"verdict {judgement.finding.name.lower()}"),
+        element("p", judgement.size) if judgement.size else None,
     )
+
+
+def _judgement(run: RunRecord, networks: dict[str, Record], name: str) -> Judgement:
+    difference = run.difference("searched", name)["top1"]
+    return judge(networks["searched"], networks[name], difference, name)
 
 
 def _alone(run: RunRecord, entry: Record) -> str:

@@ -7,17 +7,15 @@ import os
 import pathlib
 from typing import Any, NamedTuple
 
-from furs_jax.machine.sealed import temporary
 from furs_jax.options.parse import defaults, flat
 from furs_jax.report import outcome, sections
 from furs_jax.report.command import run_command
-from furs_jax.report.history import forecast_of
 from furs_jax.report.markup import Markup, element, join
 from furs_jax.report.network_section import network_blocks
 from furs_jax.report.run_record import RunRecord
 from furs_jax.report.table4 import method_title
+from furs_jax.run.folder import Files
 from furs_jax.run.forecast import clock, duration
-from furs_jax.run.lines import final_phase, pruned_phase
 
 PAGE = pathlib.Path("report", "index.html")  # in a run's folder
 _AGAIN = 20  # seconds after which a browser reads the page of a running run again
@@ -43,9 +41,13 @@ def write_page(run: RunRecord, path: pathlib.Path, runs: bool | None = None) -> 
     moment = datetime.datetime.now() if runs else _last_written(run)
     text = page(run, Moment(moment.astimezone(), runs))
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = temporary(path)
-    unfinished.write_text(text)
-    os.replace(unfinished, path)  # a page lost with the machine is written again
+    # The run itself may be writing it, too. A page lost with the machine is written again.
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_text(text)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def _is_locked(folder: pathlib.Path) -> bool:
@@ -134,7 +136,7 @@ def _progress(run: RunRecord, moment: Moment) -> Markup:
     at = moment.written.strftime("%d %b %Y %H:%M:%S %Z")
     if run.result is not None:
         return element("p", element("b", "Finished"), f"; last written at {at}.", class_="state")
-    found = forecast_of(run)
+    found = run.forecast
     share = f"{100 * found.share:.0f}"
     left = None if found.seconds is None else datetime.timedelta(seconds=found.seconds)
     if moment.runs:
@@ -170,9 +172,7 @@ def _take_away(run: RunRecord) -> Markup | None:
     name = "searched" if run.searches else "trained"
     if run.result is None or name not in run.result:
         return None
-    checkpoints = run.path / "checkpoints"
-    phases = [pruned_phase(name, 0), final_phase(name, 0)]
-    folder = next((checkpoints / p for p in phases if (checkpoints / p).is_dir()), None)
+    folder = Files(run.path).trained(name)
     if folder is None:
         vector = "The checkpoints are no longer there; the vector is in"
         return element("p", f"{vector} {run.path / 'result.json'}.")

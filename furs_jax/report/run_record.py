@@ -14,6 +14,7 @@ from typing import Any
 from furs_jax.errors import ConfigError, WorkdirError
 from furs_jax.networks.recorded import RecordedNetwork, Size, read_network
 from furs_jax.run.folder import Files
+from furs_jax.run.forecast import Forecast, Stage, forecast, stages
 from furs_jax.run.lines import is_reallocation, selected
 from furs_jax.run.statistics import Interval, difference_interval, mean_interval, shown
 from furs_jax.run.text import printable
@@ -155,6 +156,17 @@ class RunRecord:
         original = self.config["final"].get("original", True)
         elsewhere = self.original != self.start
         return [*["original"] * original, *["start"] * elsewhere, "searched"]
+
+    @functools.cached_property
+    def stages(self) -> list[Stage]:
+        """All trainings, as far as they are known."""
+        images, names = self.images, self.final_names()
+        return stages(self.config, names, images, self.lines, self.epochs, self.finals)
+
+    @property
+    def forecast(self) -> Forecast:
+        """How far they have come, and how long the rest takes."""
+        return forecast(self.stages, self.lines, self.epochs)
 
     def networks(self) -> dict[str, Record]:
         """Original, start (where it is another) and searched, or the trained one, as far as known.

@@ -1,15 +1,16 @@
 """The page's parts about what a search did: FURs, widths, curves, budget and time."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from furs_jax.report.captions import short_names, site_label
 from furs_jax.report.changes import CHANGES, site_changes
 from furs_jax.report.charts import Curve, Mark, legend, line_chart, mark_chart, number, span
-from furs_jax.report.history import curves, stages_of, time_parts
 from furs_jax.report.markup import Markup, element, join
 from furs_jax.report.run_record import RunRecord
 from furs_jax.run.forecast import duration
+from furs_jax.run.lines import final_phase
 
 Record = dict[str, Any]
 Curves = dict[str, list[tuple[int, float]]]
@@ -18,6 +19,13 @@ _PER_MMAC = 1e6
 # Classes of page.css for each of `CHANGES`.
 _STYLES = ("wider", "narrower", "wider hollow", "narrower hollow", "same", "same hollow")
 _SERIES = ("one", "two", "three", "four")
+# Parts of a round's seconds.
+_PARTS = {
+    "train": "training of the search",
+    "furs": "measuring FURs",
+    "slim": "slimming",
+    "compile": "compiling in the search",
+}
 MOST_ROWS = 36  # of a table of sites; more stand beside it
 _OPEN = 4  # rounds whose charts are shown unasked, the last ones
 
@@ -105,10 +113,10 @@ def _cell(start: int, width: int) -> Markup:
 
 def training_curves(run: RunRecord) -> Markup | None:
     """The training loss of the search and of the final trainings, and each round's search loss."""
-    titles = {stage.phase: stage.title for stage in stages_of(run)}
+    titles = {stage.phase: stage.title for stage in run.stages}
     figures = []
     for final, what in ((False, "Search"), (True, "Final trainings")):
-        found = curves(run, final)
+        found = _curves(run, final)
         if not found:
             continue
         groups = list(dict.fromkeys(_group(titles[phase], final) for phase in found))
@@ -135,6 +143,22 @@ def training_curves(run: RunRecord) -> Markup | None:
         chart = line_chart([Curve("search loss", judged, "one")], "round", "search loss")
         figures.append(_figure(chart, "Loss on the search split, each round"))
     return _grid(figures) if figures else None
+
+
+def _curves(run: RunRecord, final: bool, key: str = "loss") -> dict[str, list[tuple[int, float]]]:
+    """A metric of the training data by epoch: phase -> (epoch, value).
+
+    Args:
+      run: whose.
+      final: of the final trainings, or of the search's.
+      key: as in metrics.jsonl.
+    """
+    phases = {stage.phase for stage in run.stages if stage.final == final}
+    found: dict[str, list[tuple[int, float]]] = {}
+    for line in run.epochs:
+        if line["phase"] in phases and type(line.get(key)) in (int, float):
+            found.setdefault(line["phase"], []).append((line["epoch"], line[key]))
+    return found
 
 
 def _one_behind_the_other(found: Curves) -> Curves:
@@ -195,7 +219,7 @@ def budget(run: RunRecord) -> Markup | None:
 
 def times(run: RunRecord) -> Markup | None:
     """Where the wall time went, as a bar and as figures."""
-    parts = {title: seconds for title, seconds in time_parts(run).items() if seconds > 0}
+    parts = {title: seconds for title, seconds in _time_parts(run).items() if seconds > 0}
     total = sum(parts.values())
     if not total:
         return None
@@ -218,6 +242,27 @@ def times(run: RunRecord) -> Markup | None:
         element("table", *rows, class_="figures"),
         element("p", "Reading the data and testing are not in it.", class_="note"),
     )
+
+
+def _time_parts(run: RunRecord) -> dict[str, float]:
+    """Seconds of what was done so far; testing and reading of data are in none."""
+    parts: dict[str, float] = {}
+    for line in run.lines:
+        for part, seconds in line.get("seconds", {}).items():
+            if part != "compile_hidden":  # beside other work
+                title = _PARTS.get(part, part)
+                parts[title] = parts.get(title, 0.0) + seconds
+    last = {line["phase"]: line.get("seconds", 0.0) for line in run.epochs}
+    for stage in run.stages:
+        if not stage.final and not stage.ended and stage.phase in last:
+            title = _PARTS["train"]
+            parts[title] = parts.get(title, 0.0) + last[stage.phase]
+    for name in run.final_names():
+        phases = [final_phase(name, seed) for seed in range(run.config["final"]["seeds"])]
+        seconds = math.fsum(last.get(phase, 0.0) for phase in phases)
+        if seconds:
+            parts[f"final trainings, {name}"] = seconds
+    return parts
 
 
 _EMPTY = element("td")

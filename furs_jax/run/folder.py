@@ -47,6 +47,12 @@ class Files:
         self.rounds = Journal(self.path / "rounds.jsonl", lines.check_round)
         self.finals = Journal(self.path / "finals.jsonl", lines.check_final)
 
+    def trained(self, name: str) -> pathlib.Path | None:
+        """The checkpoints of what a network's first training in the end has left, if there."""
+        phases = (lines.pruned_phase(name, 0), lines.final_phase(name, 0))
+        folders = [self.checkpoints / phase for phase in phases]
+        return next((folder for folder in folders if folder.is_dir()), None)
+
     def read_config(self) -> Record:
         """What config.json holds: "config", and what else was known when the run began."""
         stored = read_json(self.config)

@@ -36,6 +36,7 @@ class Journal:
           check: raises ValueError, with a reason, for what can't be a line.
         """
         self.path = path
+        self.after: Callable[[], None] = lambda: None  # called when a line is written
         self._check = check
         # Size and time of the file as it was last written here, and its last line's digest: while
         # it stays so, another line needs nothing of those before.
@@ -92,6 +93,7 @@ class Journal:
         if begins:
             sync_folder(self.path.parent)
         self._written = _stamp(self.path), digest
+        self.after()
 
     def keep(self, wanted: Callable[[Record], bool]) -> None:
         """Drops the lines that aren't wanted, and one that was cut off."""

@@ -1,5 +1,6 @@
 """One training of a run, journalled and resumable, and what it begins with."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ from furs_jax.errors import DivergedError
 from furs_jax.machine import hosts
 from furs_jax.machine.profile import traced
 from furs_jax.options.schema import Options, Recipe
+from furs_jax.run.console import Progress
 from furs_jax.run.context import Run, derived_seed
 from furs_jax.training.checkpoint import Checkpoints, latest_step
 from furs_jax.training.loading import load_network
@@ -36,26 +38,27 @@ def train_phase(
     """
     journal, first = run.workdir.metrics, True
 
-    def on_epoch(record: Record) -> None:
+    def on_epoch(progress: Progress, record: Record) -> None:
         nonlocal first
         if first:  # drop what an interrupted process wrote beyond its last checkpoint
             journal.keep(lambda r: r["phase"] != phase or r["epoch"] < record["epoch"])
             first = False
         journal.append({"phase": phase, **record})
+        progress.epoch(record)
 
     folder = run.workdir.checkpoints / phase
     try:
         profile = run.options.profile if phase in _PROFILED else None
         with (
-            run.console.progress(title, trainer.steps) as progress,
-            traced(profile, progress) as on_step,
+            run.console.progress(title, trainer.steps, trainer.recipe.epochs) as progress,
+            traced(profile, progress.step) as on_step,
         ):
             return train(
                 trainer,
                 derived_seed(run.options.seed, *seed),
                 folder,
                 run.options.checkpoint_seconds,
-                on_epoch,
+                functools.partial(on_epoch, progress),
                 on_step,
                 monitor,
                 run.stop,
@@ -73,7 +76,7 @@ def train_phase(
         ) from error
 
 
-def compile_first(run: Run, trainer: Trainer, phase: str) -> None:
+def compile_first(run: Run, trainer: Trainer, phase: str, title: str) -> None:
     """Compiles the step of a training that isn't done, while initial weights' program is, too.
 
     With several hosts it is left for the first step, like all that might be compiled ahead. What
@@ -81,7 +84,8 @@ def compile_first(run: Run, trainer: Trainer, phase: str) -> None:
     on two cores a step took half as long again to compile.
     """
     if hosts.count() == 1 and not is_trained(run, phase, trainer.recipe.epochs):
-        with run.clock.ahead(trainer.compile_init):
+        waiting = run.console.waiting(f"{title}, compiling{run.console.ahead()}")
+        with waiting, run.clock.ahead(trainer.compile_init):
             trainer.compile()
 
 

@@ -7,7 +7,7 @@ from furs_jax.costs import amount
 from furs_jax.networks.network import Network
 from furs_jax.run.statistics import FEWEST_SEEDS, Interval, score_text, shown
 from furs_jax.run.text import printable
-from furs_jax.run.verdict import judge
+from furs_jax.run.verdict import judge, next_step
 
 Record = dict[str, Any]
 
@@ -62,7 +62,7 @@ def result_table(result: Record) -> str:
         size = [amount(network[key]) for key in ("cost", "macs", "params") if key in network]
         rows.append((name, *size, *score_cells(network)))
     sizes = ("MACs", "params") if unit == "MACs" else (unit, "MACs", "params")
-    verdicts, seeds = [], len(result["searched"]["seeds"])
+    verdicts, step, seeds = [], None, len(result["searched"]["seeds"])
     for title, key, reference in (
         ("difference", "difference", "original"),
         ("difference from start", "difference_from_start", "start"),
@@ -73,6 +73,7 @@ def result_table(result: Record) -> str:
             rows.append((title, *("" for _ in sizes), *told))
             verdict = judge(result["searched"], result[reference], found[0], reference)
             verdicts += [verdict.difference, verdict.size]
+            step = f"Next: {next_step(verdict.finding)}."  # the last is what it began with
     return "\n".join(
         [
             format_table(("network", *sizes, "top-1 %", "top-5 %"), rows),
@@ -91,7 +92,7 @@ def result_table(result: Record) -> str:
                 f"{name:8}  channels {' '.join(map(str, result[name]['channels']))}"
                 for name in names
             ),
-            *(["", *verdicts] if verdicts else []),
+            *(["", *verdicts, step] if verdicts else []),
         ]
     )
 

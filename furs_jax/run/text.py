@@ -1,6 +1,7 @@
 """Text from a run's files, made harmless for each output: such a run may be somebody else's."""
 
 import re
+import textwrap
 import unicodedata
 
 _FORMULA = ("=", "+", "-", "@")  # how a spreadsheet knows one
@@ -14,6 +15,23 @@ def printable(text: str) -> str:
     What can't be printed stands as its escape, as in "\\n" and "\\x1b".
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def wrapped(text: str, width: int) -> str:
+    """Lines of at most so many letters, broken at spaces; what goes on is indented."""
+    return "\n".join(
+        "\n".join(
+            textwrap.wrap(
+                line,
+                width,
+                subsequent_indent="    ",
+                break_long_words=False,
+                break_on_hyphens=False,
+                replace_whitespace=False,
+            )
+        )
+        for line in text.split("\n")
+    )
 
 
 def markdown(text: str) -> str:

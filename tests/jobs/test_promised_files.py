@@ -8,7 +8,7 @@ import jax
 from furs_jax.jobs import dispatch, harness
 from furs_jax.jobs.search import search
 from furs_jax.machine.sealed import unseal
-from furs_jax.networks.recorded import record_network
+from furs_jax.networks.recording import record_network
 from furs_jax.options import parse as options_lib
 from furs_jax.options.parse import parse
 from furs_jax.run import phases

@@ -11,7 +11,8 @@ from furs_jax.gates import fit_width, gate, match_streams
 from furs_jax.networks import NETWORKS, get_network
 from furs_jax.networks.layers import Layer
 from furs_jax.networks.network import Network
-from furs_jax.networks.recorded import read_network, record_network
+from furs_jax.networks.recorded import read_network
+from furs_jax.networks.recording import record_network
 from furs_jax.report import draw_network
 from furs_jax.report.columns import network_arcs, network_columns, network_connections
 from furs_jax.report.palette import NARROWER, NEUTRAL, WIDER
