@@ -89,7 +89,8 @@ class Progress:
         self, console: Console, bar: tqdm, title: str, epochs: int, still: Callable[[], None]
     ):
         self._console, self._bar, self._title, self._epochs = console, bar, title, epochs
-        self._still, self._begun, self._record = still, False, {}
+        self._still, self._record = still, {}
+        self._begun = self._moves = False
 
     def step(self, step: int) -> None:
         """So many are done; the first call says with how many the training begins."""
@@ -97,7 +98,8 @@ class Progress:
             self._begun = True
             self._bar.n = self._bar.initial = step
             return
-        if self._bar.bar_format != _STEPS:  # compiled: the time until now tells no speed
+        if not self._moves:  # compiled: the time until now tells no speed
+            self._moves = True
             self._still()
             self._bar.bar_format = _STEPS
             self._bar.unpause()
