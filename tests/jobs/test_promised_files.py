@@ -13,7 +13,7 @@ from furs_jax.options import parse as options_lib
 from furs_jax.options.parse import parse
 from furs_jax.run import phases
 from tests import ROOT
-from tests.jobs.recorded import Training, small, workdir_lines
+from tests.jobs.recorded import DATA, Training, small, workdir_lines
 
 README = (ROOT / "README.md").read_text()
 
@@ -39,8 +39,10 @@ def test_a_run_s_files_hold_what_the_readme_says(recording, tmp_path, monkeypatc
         )
         assert record["next_macs"] == net.macs(record["next_channels"]) <= result["budget"]
     config = unseal((folder / "config.json").read_text())
-    assert set(config) == {"config", "channels", "network", "data", "versions", "devices"}
-    assert config["data"] == {"mean": [0.5], "std": [0.25], "class_names": []}
+    assert set(config) == {"config", "channels", "network", "data", "finals", "versions", "devices"}
+    images = {split: len(getattr(DATA, split).labels) for split in ("train", "search", "test")}
+    assert config["data"] == {"mean": [0.5], "std": [0.25], "class_names": [], "images": images}
+    assert config["finals"] == ["original", "start", "searched"]
     assert dict(options_lib.flat(config["config"])).keys() == options_lib.OPTIONS.keys()
     assert tuple(config["channels"]) == recording.of(Training)[0].trainer.channels
     assert config["network"]["original"]["macs"] == result["original"]["macs"]

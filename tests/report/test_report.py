@@ -63,7 +63,7 @@ def test_the_command_writes_tables_and_figures(tmp_path, capsys):
     assert output.err == ""
     names = {path.name for path in (run.path / "report").iterdir()}
     figures = ("accuracy", "network", "furs", "channels")
-    assert names == {"report.md", "table.csv"} | {
+    assert names == {"index.html", "report.md", "table.csv"} | {
         f"{figure}.{kind}" for figure in figures for kind in ("png", "svg")
     }
     page = (run.path / "report" / "report.md").read_text()
@@ -113,7 +113,8 @@ def test_without_matplotlib_the_tables_are_written(tmp_path):
     )
     assert result.returncode == 1
     assert re.fullmatch(r"furs_jax: figures need matplotlib.*\[report\].*\n", result.stderr)
-    assert sorted(p.name for p in (run.path / "report").iterdir()) == ["report.md", "table.csv"]
+    written = sorted(path.name for path in (run.path / "report").iterdir())
+    assert written == ["index.html", "report.md", "table.csv"]
 
 
 def test_a_report_imports_nothing_that_computes():

@@ -1,6 +1,5 @@
 """Journals and results that were changed by hand: whether each line follows from those before."""
 
-import contextlib
 import copy
 import itertools
 import json
@@ -219,7 +218,6 @@ def test_a_training_that_diverged_names_what_is_there_and_a_way_on(run, monkeypa
         raise DivergedError("the loss became nan; lower the learning rate")
 
     monkeypatch.setattr("furs_jax.run.phases.train", diverge)
-    monkeypatch.setattr(Console, "progress", lambda *_: contextlib.nullcontext())
     trainer = network_adjustment._trainer(run, run.start, [], ())
     kept = (
         rf"Its state after step 7 is finite: init_from={run.workdir.checkpoints}/round_00 begins"
