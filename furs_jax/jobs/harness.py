@@ -1,5 +1,6 @@
 """Any job in a run's folder, done once: its result is kept in result.json, and shown."""
 
+import contextlib
 import json
 import pathlib
 from collections.abc import Callable, Sequence
@@ -60,23 +61,20 @@ def run_in_folder(
         result = folder.read_result()
         if result is not None:
             shown = _checked_table(folder, result, options, table)
+            if watch is not None and not _is_shown(folder, watch):
+                watch.look(runs=False)
         else:
             with compile_clock() as clock:
                 prepared = prepare(options)
                 run = Run(options, *prepared, folder, console, clock, stop or Stop())
                 _begin(run, finals(run))
-                if watch is not None:
-                    folder.metrics.after = watch.glance
-                    folder.rounds.after = folder.finals.after = watch.look
-                    watch.look()
-                result = json.loads(json.dumps(work(run)))
-                write_json(folder.result, result)
+                with contextlib.nullcontext() if watch is None else watch.following(folder):
+                    result = json.loads(json.dumps(work(run)))
+                    write_json(folder.result, result)
                 shown = table(result)
         console.print(f"\n{shown}\n\n{_places(folder, result, watch)}")
         return result
     finally:
-        if watch is not None and folder.config.exists() and not _is_shown(folder, watch):
-            watch.look(runs=False)
         folder.close()
 
 

@@ -1,4 +1,4 @@
-"""What a run tells its user: tables and figures.
+"""What a run tells its user: a page, tables and figures.
 
 In Python, and inline in a notebook (the figures are matplotlib's):
 
@@ -7,6 +7,7 @@ In Python, and inline in a notebook (the figures are matplotlib's):
     report.comparison([run])            # Table 4's columns; shows as a table
     report.draw_network(run.network, run.original, run.channels)
     report.draw_furs(run), report.draw_channels(run), report.draw_accuracy([run])
+    report.write_page(run, pathlib.Path("page.html"))    # needs no matplotlib
 
 On the command line: python -m furs_jax.report RUN...
 """
@@ -30,6 +31,7 @@ _EXPORTS = {
     "draw_methods": "method_figure",
     "compare_furs": "figures",
     "save": "style",
+    "write_page": "page",
 }
 __all__ = sorted(_EXPORTS)
 

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from furs_jax.report.markup import Markup, element
 
+# Classes of page.css
+NETWORK_STYLES = {"original": "two", "start": "three", "searched": "one", "trained": "one"}
 WIDTH, HEIGHT = 340, 210  # of a chart, in pixels of the page
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 8, 8, 34
 _LETTER = 6.2  # pixels, of a label's letter

@@ -3,15 +3,13 @@
 from typing import Any
 
 from furs_jax.report.captions import MINUS
-from furs_jax.report.charts import Mark, mark_chart, span
+from furs_jax.report.charts import NETWORK_STYLES, Mark, mark_chart, span
 from furs_jax.report.markup import Markup, element, join
 from furs_jax.report.run_record import METRICS, RunRecord
 from furs_jax.run.statistics import Interval, score_text
 from furs_jax.run.verdict import Judgement, judge, next_step
 
 Record = dict[str, Any]
-
-_STYLES = {"original": "two", "start": "three", "searched": "one", "trained": "one"}
 
 
 def worth(run: RunRecord) -> Markup:
@@ -71,7 +69,7 @@ def _scores(networks: dict[str, Record]) -> Markup | None:
             marks.append(Mark(place - 0.12, 100 * seed["top1"], 0.0, "same hollow", told))
         mean, half = entry["top1"]
         told = f"{name}: {_score(entry, 'top1')} %"
-        style = _STYLES[name]
+        style = NETWORK_STYLES[name]
         marks.append(Mark(place + 0.12, 100 * mean, 100 * (half or 0.0), style, told))
     if not marks:
         return None

@@ -125,9 +125,8 @@ def _section(title: str, content: Markup | None, narrow: bool = False) -> Markup
 def _kind(run: RunRecord) -> str:
     if not run.searches:
         return "Training of one network"
-    result = run.result or {}
-    budget, found = result.get("budget"), result.get("searched", {})
-    told = "" if budget is None else f" at {budget:,.0f} {found.get('unit', 'MACs')}"
+    unit = (run.result or {}).get("searched", {}).get("unit", "MACs")
+    told = "" if run.budget is None else f" at {run.budget:,.0f} {unit}"
     return f"Search by {method_title(run.method)}{told}"
 
 

@@ -157,6 +157,15 @@ class RunRecord:
         elsewhere = self.original != self.start
         return [*["original"] * original, *["start"] * elsewhere, "searched"]
 
+    @property
+    def budget(self) -> float | None:
+        """Of a search, in its cost's unit; None where nothing tells it yet."""
+        if self.result is not None:
+            return self.result.get("budget")
+        if not self.searches or self.config.get("cost", "macs") != "macs":
+            return None
+        return self.config.get("flops_budget") or (self.record and self.record["original"]["macs"])
+
     @functools.cached_property
     def stages(self) -> list[Stage]:
         """All trainings, as far as they are known."""

@@ -6,7 +6,16 @@ from typing import Any
 
 from furs_jax.report.captions import short_names, site_label
 from furs_jax.report.changes import CHANGES, site_changes
-from furs_jax.report.charts import Curve, Mark, legend, line_chart, mark_chart, number, span
+from furs_jax.report.charts import (
+    NETWORK_STYLES,
+    Curve,
+    Mark,
+    legend,
+    line_chart,
+    mark_chart,
+    number,
+    span,
+)
 from furs_jax.report.markup import Markup, element, join
 from furs_jax.report.run_record import RunRecord
 from furs_jax.run.forecast import duration
@@ -18,7 +27,6 @@ Curves = dict[str, list[tuple[int, float]]]
 _PER_MMAC = 1e6
 # Classes of page.css for each of `CHANGES`.
 _STYLES = ("wider", "narrower", "wider hollow", "narrower hollow", "same", "same hollow")
-_SERIES = ("one", "two", "three", "four")
 # Parts of a round's seconds.
 _PARTS = {
     "train": "training of the search",
@@ -115,33 +123,25 @@ def training_curves(run: RunRecord) -> Markup | None:
     """The training loss of the search and of the final trainings, and each round's search loss."""
     titles = {stage.phase: stage.title for stage in run.stages}
     figures = []
-    for final, what in ((False, "Search"), (True, "Final trainings")):
-        found = _curves(run, final)
-        if not found:
-            continue
-        groups = list(dict.fromkeys(_group(titles[phase], final) for phase in found))
-        last = list(found)[-1]
-        if not final and run.config["search"].get("warm_start"):
+    if found := _curves(run, final=False):
+        if run.config["search"].get("warm_start"):
             found = _one_behind_the_other(found)
-        lines = [
-            Curve(
-                titles[phase],
-                points,
-                _style(groups.index(_group(titles[phase], final)), final, phase == last),
-            )
-            for phase, points in found.items()
-        ]
-        keys = (
-            [(name, _SERIES[place % 4]) for place, name in enumerate(groups)]
-            if final
-            else [(titles[last], "one strong"), ("those before", "one")][: len(found)]
-        )
-        chart = line_chart(lines, "epoch", "training loss")
-        figures.append(_figure(join(chart, legend(keys)), what))
+        *before, last = found
+        curves = [Curve(titles[phase], found[phase], "one faint") for phase in before]
+        curves.append(Curve(titles[last], found[last], "one strong"))
+        keys = [(titles[last], "one strong"), ("those before", "one faint")][: len(found)]
+        chart = line_chart(curves, "epoch", "training loss")
+        figures.append(_figure(join(chart, legend(keys)), "Search"))
     judged = [(n["round"] + 1, n["search_loss"]) for n in run.rounds if "search_loss" in n]
     if len(judged) > 1:
         chart = line_chart([Curve("search loss", judged, "one")], "round", "search loss")
         figures.append(_figure(chart, "Loss on the search split, each round"))
+    if found := _curves(run, final=True):
+        names = {final_phase(n, s): n for n in run.final_names() for s in range(len(found))}
+        styles = {names[phase]: NETWORK_STYLES[names[phase]] for phase in found}
+        curves = [Curve(titles[p], points, styles[names[p]]) for p, points in found.items()]
+        chart = line_chart(curves, "epoch", "training loss")
+        figures.append(_figure(join(chart, legend(styles.items())), "Final trainings"))
     return _grid(figures) if figures else None
 
 
@@ -170,19 +170,10 @@ def _one_behind_the_other(found: Curves) -> Curves:
     return moved
 
 
-def _group(title: str, final: bool) -> str:
-    """Seeds of a network share a colour."""
-    return title.partition(",")[0].removeprefix("final ") if final else title
-
-
-def _style(group: int, final: bool, last: bool) -> str:
-    return _SERIES[group % 4] if final else f"one {'strong' if last else 'faint'}"
-
-
 def budget(run: RunRecord) -> Markup | None:
     """What a vector may cost, and what each one does."""
     result, vectors = run.result or {}, []
-    limit, found = result.get("budget"), result.get("searched", {})
+    limit, found = run.budget, result.get("searched", {})
     unit = found.get("unit", "MACs")
     rows = []
     if limit is not None:

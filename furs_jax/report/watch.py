@@ -2,12 +2,15 @@
 
 import pathlib
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from furs_jax.config_files import one_line
 from furs_jax.machine import hosts
 from furs_jax.report.page import PAGE, write_page
 from furs_jax.report.run_record import read_run
 from furs_jax.run.console import Console
+from furs_jax.run.folder import Files
 
 _LEAST = 5.0  # seconds between two pages that nothing asks for
 _SHARE = 50  # times as long as a page takes is waited, too: 2 % of a run at most
@@ -23,6 +26,17 @@ class Watch:
         self.page = folder / PAGE
         self._folder, self._console = folder, console
         self._due, self._failed = 0.0, False
+
+    @contextmanager
+    def following(self, files: Files) -> Iterator[None]:
+        """Looks whenever a journal has grown, and at the end, however that comes."""
+        files.metrics.after = self.glance
+        files.rounds.after = files.finals.after = self.look
+        self.look()
+        try:
+            yield
+        finally:
+            self.look(runs=False)
 
     def look(self, runs: bool = True) -> None:
         """Writes the page as the run's files are now; `runs`: whether it goes on."""

@@ -135,6 +135,7 @@ def test_how_far_a_run_is_and_when_it_will_be_done(tmp_path):
     assert "Not finished; last written at" in text
     assert "The run has stopped" in text
     assert "About 13 min of work are left" in text
+    assert f"{run.record['original']['macs']:,} MACs" in parsed(run).texts["Budget"]
 
 
 def test_a_browser_reads_again_while_the_run_goes_on(tmp_path):
