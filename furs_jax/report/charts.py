@@ -77,13 +77,17 @@ def number(value: float) -> str:
 
 
 def tick_labels(places: Sequence[float]) -> list[str]:
-    """As many digits as tell neighbours apart."""
-    if len(places) < 2 or not 1e-4 < abs(places[1] - places[0]) < 1e5:
-        return [number(place) for place in places]
-    digits = max(0, math.ceil(-math.log10(places[1] - places[0]) - 1e-9))
-    if any(round(place, digits) != place for place in places):  # steps of 2.5
-        digits += 1
-    return [f"{place:.{digits}f}" for place in places]
+    """With as few digits as show round numbers as they are, and tell neighbours apart."""
+    step = places[1] - places[0] if len(places) > 1 else 1.0
+    if 1e-6 < step < 1e6:
+        digits = next(d for d in range(9) if all(abs(round(x, d) - x) < step / 50 for x in places))
+        return [f"{place:.{digits}f}" for place in places]
+    labels: list[str] = []
+    for digits in range(3, 17):
+        labels = [f"{place:.{digits}g}" for place in places]
+        if len(set(labels)) == len(places):
+            break
+    return labels
 
 
 def line_chart(curves: Sequence[Curve], x_label: str, y_label: str) -> Markup:

@@ -137,7 +137,8 @@ def training_curves(run: RunRecord) -> Markup | None:
         chart = line_chart([Curve("search loss", judged, "one")], "round", "search loss")
         figures.append(_figure(chart, "Loss on the search split, each round"))
     if found := _curves(run, final=True):
-        names = {final_phase(n, s): n for n in run.final_names() for s in range(len(found))}
+        seeds = range(run.config["final"]["seeds"])
+        names = {final_phase(n, seed): n for n in run.final_names() for seed in seeds}
         styles = {names[phase]: NETWORK_STYLES[names[phase]] for phase in found}
         curves = [Curve(titles[p], points, styles[names[p]]) for p, points in found.items()]
         chart = line_chart(curves, "epoch", "training loss")

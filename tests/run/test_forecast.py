@@ -3,7 +3,7 @@
 import datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from furs_jax.run.forecast import clock, duration, forecast, stages
@@ -52,6 +52,7 @@ def after(lines, given_config):
     return trainings, forecast(trainings, files["rounds"], files["epochs"])
 
 
+@settings(max_examples=60, deadline=None)
 @given(
     st.integers(1, 4), st.booleans(), st.floats(1e-4, 1e-2), st.floats(0, 50), st.floats(0.01, 1)
 )
