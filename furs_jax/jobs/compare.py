@@ -201,7 +201,8 @@ def train_seeds(
         trainer = trainer._replace(objective=objective)
         if ahead:
             compile_first(own, trainer, final_phase(name, seed), _title(run, name, seed))
-        with run.clock.ahead(*ahead):
+        waiting = run.console.waiting(f"{_title(run, name, seed)}, compiling what comes next")
+        with run.clock.ahead(*ahead, waiting=waiting):
             state = _train(own, trainer, name, seed, after_epoch)
         ahead = []
         found, variables, told = method.finish(own, net.channels, state)

@@ -5,7 +5,7 @@ import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 
 import jax
 
@@ -55,12 +55,20 @@ class CompileClock:
             _add(self._spans if own else self._beside, start, end)
 
     @contextmanager
-    def ahead(self, *compilations: Callable[[], object]) -> Iterator[None]:
+    def ahead(
+        self,
+        *compilations: Callable[[], object],
+        waiting: AbstractContextManager | None = None,
+    ) -> Iterator[None]:
         """Compiles in a thread while the context lasts, and waits for it at the end.
 
         A compilation that fails is left for whoever calls the program, who will meet the error.
         With several hosts nothing is compiled ahead: they compile in one order, since some
         compilations wait for those of the others.
+
+        Args:
+          compilations: what to do, in order.
+          waiting: a context for the wait at the end, where there is one.
         """
 
         def work() -> None:
@@ -72,7 +80,9 @@ class CompileClock:
         thread.start()
         yield  # what ends by an exception does not wait
         waited = time.monotonic()
-        thread.join()
+        if thread.is_alive():
+            with waiting or nullcontext():
+                thread.join()
         waited = time.monotonic() - waited
         self._before += waited
         self.hidden += max(_taken(self._beside) - waited, 0.0)

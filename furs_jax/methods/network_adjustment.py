@@ -158,7 +158,7 @@ def _round(run: Run, records: list[Record]) -> Record:
     """Trains the next network, measures its FURs and chooses the vector after it."""
     options, dataset = run.options, run.task.dataset
     index, given = len(records), _given(run, records)
-    channels = tuple(given["channels"])
+    channels, title = tuple(given["channels"]), _title(run, index)
     compiled = run.clock.seconds
     images = search_batches(run.task, options.furs)
     trainer = _trainer(run, channels, records, images)
@@ -171,13 +171,14 @@ def _round(run: Run, records: list[Record]) -> Record:
         evaluate.compile(variables, dataset.search)
         estimate.compile(variables, images)
 
-    compile_first(run, trainer, round_phase(index), _title(run, index))
-    with run.clock.ahead(compile_ahead):
+    compile_first(run, trainer, round_phase(index), title)
+    waiting = run.console.waiting(f"{title}, compiling what measures it")
+    with run.clock.ahead(compile_ahead, waiting=waiting):
         compiled_before = run.clock.seconds
         state, trained = _train(run, trainer, index)
         compiled_training = run.clock.seconds
     start, compiled_since = time.monotonic(), run.clock.seconds
-    with run.console.waiting(f"{_title(run, index)}, measuring FURs{run.console.ahead()}"):
+    with run.console.waiting(f"{title}, measuring FURs{run.console.ahead()}"):
         search = evaluate(state.variables, dataset.search)
         found = estimate(
             state.variables,
