@@ -180,7 +180,7 @@ def budget(run: RunRecord) -> Markup | None:
     if limit is not None:
         rows.append(("budget", f"{limit:,.0f} {unit}"))
         if "macs" in found:
-            cost = found.get("cost", found["macs"])
+            cost = found.get("theoretical_macs", found.get("cost", found["macs"]))
             rows.append(("used by the searched network", f"{100 * cost / limit:.2f} %"))
     if result.get("search_macs"):
         rows.append(("MACs of the search's trainings", f"{result['search_macs']:.3g}"))

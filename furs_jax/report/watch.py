@@ -11,6 +11,7 @@ from furs_jax.report.page import PAGE, write_page
 from furs_jax.report.run_record import read_run
 from furs_jax.run.console import Console
 from furs_jax.run.folder import Files
+from furs_jax.run.text import printable
 
 _LEAST = 5.0  # seconds between two pages that nothing asks for
 _SHARE = 50  # times as long as a page takes is waited, too: 2 % of a run at most
@@ -33,6 +34,8 @@ class Watch:
         files.metrics.after = self.glance
         files.rounds.after = files.finals.after = self.look
         self.look()
+        if not self._failed:
+            self._console.print(f"how far it is tells {printable(str(self.page))}\n")
         try:
             yield
         finally:
@@ -50,7 +53,8 @@ class Watch:
             self._console.expect(run.forecast.seconds if runs else None)
         except Exception as error:  # whatever it is, the run is worth more
             self._failed = True
-            self._console.print(f"note: {self.page} is not kept any more: {one_line(error)}")
+            place = printable(str(self.page))
+            self._console.print(f"note: {place} is not kept any more: {one_line(error)}")
         took = time.monotonic() - begun
         self._due = begun + took + max(_LEAST, _SHARE * took)
 
