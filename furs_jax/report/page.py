@@ -7,6 +7,7 @@ import os
 import pathlib
 from typing import Any, NamedTuple
 
+from furs_jax.errors import WorkdirError
 from furs_jax.options.parse import defaults, flat
 from furs_jax.report import outcome, sections
 from furs_jax.report.command import run_command
@@ -36,10 +37,16 @@ def write_page(run: RunRecord, path: pathlib.Path, runs: bool | None = None) -> 
       run: as it is now.
       path: the file; its folder is made.
       runs: whether the run goes on; None: as its folder's lock tells.
+
+    Raises:
+      WorkdirError: one of the run's files holds what no run writes.
     """
     runs = _is_locked(run.path) if runs is None else runs
     moment = datetime.datetime.now() if runs else _last_written(run)
-    text = page(run, Moment(moment.astimezone(), runs))
+    try:
+        text = page(run, Moment(moment.astimezone(), runs))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise WorkdirError(f"{run.path} has a file that no run writes: {error!r}") from error
     path.parent.mkdir(parents=True, exist_ok=True)
     # The run itself may be writing it, too. A page lost with the machine is written again.
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")

@@ -22,7 +22,7 @@ from furs_jax.run.forecast import duration
 from furs_jax.run.lines import final_phase
 
 Record = dict[str, Any]
-Curves = dict[str, list[tuple[int, float]]]
+Curves = dict[str, list[tuple[int, float]]]  # phase -> (epoch, value)
 
 _PER_MMAC = 1e6
 # Classes of page.css for each of `CHANGES`.
@@ -146,19 +146,13 @@ def training_curves(run: RunRecord) -> Markup | None:
     return _grid(figures) if figures else None
 
 
-def _curves(run: RunRecord, final: bool, key: str = "loss") -> dict[str, list[tuple[int, float]]]:
-    """A metric of the training data by epoch: phase -> (epoch, value).
-
-    Args:
-      run: whose.
-      final: of the final trainings, or of the search's.
-      key: as in metrics.jsonl.
-    """
+def _curves(run: RunRecord, final: bool) -> Curves:
+    """The loss of the final trainings or of the search's."""
     phases = {stage.phase for stage in run.stages if stage.final == final}
-    found: dict[str, list[tuple[int, float]]] = {}
+    found: Curves = {}
     for line in run.epochs:
-        if line["phase"] in phases and type(line.get(key)) in (int, float):
-            found.setdefault(line["phase"], []).append((line["epoch"], line[key]))
+        if line["phase"] in phases and type(line.get("loss")) in (int, float):
+            found.setdefault(line["phase"], []).append((line["epoch"], line["loss"]))
     return found
 
 

@@ -209,6 +209,13 @@ def test_other_methods_have_a_page_without_rounds(tmp_path, method):
     assert times.get("slimming") == ("3 s" if method == "autoslim" else None)
 
 
+@pytest.mark.parametrize("wrong", [{"devices": 5}, {"data": {"class_names": 7}}, {"versions": [1]}])
+def test_what_no_run_writes_is_one_line(tmp_path, wrong):
+    run = rewrite(fake_run(tmp_path / "r"), "config.json", lambda content: content.update(wrong))
+    with pytest.raises(SystemExit, match="furs_jax: .* has a file that no run writes: "):
+        main([str(run.path)])
+
+
 def test_a_training_has_a_page(tmp_path):
     found = parsed(fake_training(tmp_path / "t"))
     assert "90.00 % of top-1" in found.texts["What came of it"]
