@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from furs_jax.widths.response.decisions import RULES, Answer, answer, next_vector
+from furs_jax.widths.response.decisions import RULES, Answer, decide
 from furs_jax.widths.response.spaces import Listed
 from furs_jax.widths.response.surface import Noise
 
@@ -73,16 +73,15 @@ def response(
     noise = Noise.of_accuracy(np.mean(table.scores) / 100, _TEST_IMAGES)
     known = (noise._replace(median=100 * noise.median), seed, rules)
     tried, scores, left = [], [], sorted(counts)
-    while vector := next_vector(table.space, tried, scores, *known):
-        tried.append(vector)
-        scores.append(table.train(vector, rng))
+    found, following = decide(table.space, tried, scores, *known)
+    while following:
+        tried.append(following[0])
+        scores.append(table.train(following[0], rng))
+        found, following = decide(table.space, tried, scores, *known)
         if len(tried) == left[0]:
-            found = answer(table.space, tried, scores, *known)
             yield Told(left.pop(0), len(tried), found.channels, found)
-    if left:
-        found = answer(table.space, tried, scores, *known)
-        for count in left:
-            yield Told(count, len(tried), found.channels, found)
+    for count in left:
+        yield Told(count, len(tried), found.channels, found)
 
 
 def stopping(table: Table, seed: int, counts: Sequence[int]) -> Iterator[Told]:

@@ -122,6 +122,16 @@ def search() -> ml_collections.ConfigDict:
     return options
 
 
+def response() -> ml_collections.ConfigDict:
+    """Of method "response", which trains vectors by config.train until no other training pays."""
+    options = ml_collections.ConfigDict()
+    options.max_trainings = 16
+    # Where to know all about the widths would gain less than this share of what seeds differ by,
+    # in expectation, the search ends
+    options.least_gain = 0.25
+    return options
+
+
 def prune() -> ml_collections.ConfigDict:
     """Of methods that begin with a larger network than the budget allows; others don't look."""
     options = ml_collections.ConfigDict()
@@ -205,6 +215,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.furs = furs()
     config.reallocate = reallocate()
     config.search = search()
+    config.response = response()
     config.prune = prune()
     config.kd = kd()
     config.final = final()
@@ -243,6 +254,7 @@ def adapt(config: ml_collections.ConfigDict, argument: str) -> ml_collections.Co
         raise ValueError(f"unknown config argument {argument!r}; there is only 'smoke'")
     if argument == "smoke":
         config.search.rounds = 2
+        config.response.max_trainings = 3
         config.train.epochs = 2
         config.final.train.epochs = 2
         config.final.seeds = 2

@@ -56,7 +56,9 @@ def compare(run: Run, method: Method, searched: tuple[int, ...]) -> Record:
     for training, following in itertools.zip_longest(trainings, trainings[1:]):
         result[training.name] = train_seeds(run, *training, following)
     result.update(_differences(result))
-    result["search_macs"] = _search_macs(run.workdir.rounds.read())
+    rounds = run.workdir.rounds.read()
+    result.update(_predicted(method, rounds))
+    result["search_macs"] = _search_macs(rounds)
     split = final_split(options, run.task.dataset)
     net, recipe = method.network(run), options.final.train
     result["final_macs"] = training_macs(net, searched, recipe, split)
@@ -108,8 +110,10 @@ def check_result(files: Files, result: Record, options: Options) -> None:
         compare_entry(result[name], {**size, **_figures(scores)}, name)
     if SEARCHED not in result:
         return
-    load_method(options.method).check_result(options, rounds, result)
+    method = load_method(options.method)
+    method.check_result(options, rounds, result)
     told = {"search_macs": _search_macs(rounds), **_differences(result)}
+    told.update(_predicted(method, rounds))
     if "seconds" in result:  # not of earlier versions
         told["seconds"] = _seconds(files)
     compare_entry(result, told, "")
@@ -152,6 +156,11 @@ def _figures(scores: list[Record]) -> Record:
         "seeds": [{key: s[key] for key in ("seed", "top1", "top5", "loss")} for s in scores],
         **{key: mean_interval([s[key] for s in scores]) for key in ("top1", "top5")},
     }
+
+
+def _predicted(method: Method, rounds: Sequence[Record]) -> Record:
+    told = method.prediction(rounds)
+    return {} if told is None else {"prediction": told}
 
 
 def _difference(network: Record, reference: Record) -> Record:

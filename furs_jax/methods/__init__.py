@@ -75,6 +75,9 @@ class Method:
           ValueError, LookupError, TypeError: it doesn't.
         """
 
+    def prediction(self, rounds: Sequence[Record]) -> Record | None:
+        """What the journal's lines say that the found network gains; None where nothing."""
+
     def objective(self, run: Run, objective: Objective) -> Objective:
         """What the searched network's training minimises, where it would minimise `objective`.
 

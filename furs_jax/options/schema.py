@@ -151,6 +151,14 @@ class SearchOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class ResponseOptions:
+    """A search by trainings of whole vectors: config.response."""
+
+    max_trainings: int = _of(_COUNT)
+    least_gain: float = _of(Number(0, MANY))
+
+
+@dataclasses.dataclass(frozen=True)
 class PruneOptions:
     """Methods that begin with a larger network: config.prune."""
 
@@ -208,6 +216,7 @@ class Options:
     furs: FurOptions
     reallocate: ReallocateOptions
     search: SearchOptions
+    response: ResponseOptions
     prune: PruneOptions
     kd: KdOptions
     final: FinalOptions

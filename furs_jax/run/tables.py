@@ -80,6 +80,7 @@ def result_table(result: Record) -> str:
             f"test split, {seeds} seed{'s' if seeds > 1 else ''} each; "
             + interval_note(seeds)
             + f"; budget {amount(result['budget'])} {unit}",
+            *([_predicted(result["prediction"])] if "prediction" in result else []),
             *(
                 [
                     f"search: trained {result['search_macs']:.3g} MACs, "
@@ -110,3 +111,12 @@ def interval_note(seeds: int) -> str:
     if seeds >= FEWEST_SEEDS:
         return "± is a 95 % confidence interval"
     return f"every seed is shown: fewer than {FEWEST_SEEDS} give no interval to go by"
+
+
+def _predicted(prediction: Record) -> str:
+    """What a search expected of the found network, before it was trained."""
+    gain, low, high = (100 * prediction[key] for key in ("gain", "low", "high"))
+    return (
+        f"predicted after {prediction['trainings']} trainings: {gain:+.2f} ({low:+.2f} to "
+        f"{high:+.2f}) above the network that the search began with"
+    )

@@ -8,10 +8,9 @@ import pytest
 from furs_jax.widths.response.decisions import (
     RULES,
     Answer,
-    answer,
+    decide,
     mirrored,
     most_telling,
-    next_vector,
 )
 from furs_jax.widths.response.decisions import _Candidates as Candidates
 from furs_jax.widths.response.spaces import Listed
@@ -37,11 +36,13 @@ def space():
 
 def _searched(space, worth, seed, rules=RULES) -> tuple[Answer, list]:
     rng, tried, scores = np.random.default_rng((seed, 1)), [], []
-    while vector := next_vector(space, tried, scores, NOISE, seed, rules):
-        tried.append(vector)
-        value = features(space.offsets([vector]))[0] @ worth
+    told, following = decide(space, tried, scores, NOISE, seed, rules)
+    while following:
+        tried.append(following[0])
+        value = features(space.offsets(following))[0] @ worth
         scores.append(70 + value + 0.2 * rng.normal())
-    return answer(space, tried, scores, NOISE, seed, rules), tried
+        told, following = decide(space, tried, scores, NOISE, seed, rules)
+    return told, tried
 
 
 def _worth(space, seed, spread):

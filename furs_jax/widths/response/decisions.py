@@ -23,7 +23,8 @@ class Rules(NamedTuple):
     """How a search goes.
 
     Attributes:
-      first: mirrored vectors that are trained before any other; they tell the slopes.
+      first: mirrored vectors that are trained before any other but the reference; they tell the
+        slopes.
       most: trainings at most.
       least: where knowing the surface would gain no more than this, in units of one
         training's noise, no other training pays. Below zero, it never stops before `most`.
@@ -50,7 +51,8 @@ class Answer(NamedTuple):
       gain, low, high: its expected gain and the interval that holds it with 95 %.
       open: what knowing the surface would gain in expectation.
       noise: one training's standard deviation.
-      share: which share of the slopes' variance, beside the cost's, the direction explains.
+      share, share_low, share_high: which share of the slopes' variance, beside the cost's, the
+        direction explains; with its interval.
       wider, narrower: sites where it is surely (95 %) right to spend more, or less.
     """
 
@@ -61,6 +63,8 @@ class Answer(NamedTuple):
     open: float
     noise: float
     share: float
+    share_low: float
+    share_high: float
     wider: tuple[int, ...]
     narrower: tuple[int, ...]
 
@@ -137,7 +141,14 @@ def most_telling(surface: Surface, candidates: _Candidates) -> Channels:
     return candidates.vectors[int(np.argmax(after))]
 
 
-def next_vector(
+class Decision(NamedTuple):
+    """What is known after some trainings, and what to train next: nothing where none pays."""
+
+    answer: Answer
+    following: tuple[Channels, ...]
+
+
+def decide(
     space: Space,
     tried: Sequence[Channels],
     scores: Sequence[float],
@@ -145,30 +156,42 @@ def next_vector(
     seed: int,
     rules: Rules = RULES,
     direction: np.ndarray | None = None,
-) -> Channels | None:
-    """What to train next; None where no other training pays."""
-    if len(tried) >= rules.most:
-        return None
-    if len(tried) < rules.first:
-        return mirrored(space, rules.first, seed)[len(tried)]
+    count: int = 1,
+) -> Decision:
+    """What these trainings tell.
+
+    Args:
+      tried: the vectors, in order; the reference may be among them.
+      scores: of one training each; higher is better.
+      noise: what is believed of it.
+      seed: keys all draws.
+      direction: see `fit`.
+      count: of vectors to train at once, at most.
+    """
     surface = posterior(space, tried, scores, noise, seed, direction, rules.draws)
     candidates = _candidates(space, surface, seed)
+    following = _following(space, tried, surface, candidates, seed, rules)
+    following = following[: max(min(count, rules.most - len(tried)), 0)]
+    return Decision(_answer(space, surface, candidates.open, rules), tuple(following))
+
+
+def _following(space, tried, surface, candidates, seed, rules) -> list[Channels]:
+    """What may be trained next, the most telling first, then what some draws take for the best.
+
+    Such draws are as many bets on what is true (Thompson's sampling): together they tell more than
+    the second and third of a ranking, which resemble the first.
+    """
+    mirrors = mirrored(space, rules.first, seed)
+    begun = len(tried) - (list(tried[:1]) == [space.reference])
+    if begun < rules.first:
+        return mirrors[begun:]
     if candidates.open <= rules.least * np.mean(surface.noise):
-        return None
-    return most_telling(surface, candidates)
+        return []
+    return list(dict.fromkeys([most_telling(surface, candidates), *candidates.vectors[2:]]))
 
 
-def answer(
-    space: Space,
-    tried: Sequence[Channels],
-    scores: Sequence[float],
-    noise: Noise,
-    seed: int,
-    rules: Rules = RULES,
-    direction: np.ndarray | None = None,
-) -> Answer:
+def _answer(space: Space, surface: Surface, left: float, rules: Rules) -> Answer:
     """The vector whose gain has the highest quantile, and what is known of it."""
-    surface = posterior(space, tried, scores, noise, seed, direction, rules.draws)
     worth = Worth(
         np.mean(surface.worth, axis=0),
         np.atleast_2d(np.cov(surface.worth.T)),
@@ -178,7 +201,6 @@ def answer(
     if worth.of(features(space.offsets([channels])))[0] <= 0:
         channels = space.reference
     gains = surface.gains(space.offsets([channels]))[:, 0]
-    low, high = np.quantile(gains, (0.025, 0.975))
     slopes = surface.worth[:, : len(channels)]
     # A share more of the cost spent at one site, against the same at all.
     ahead = slopes / space.elasticities - (
@@ -187,12 +209,15 @@ def answer(
     wider, narrower = np.quantile(ahead, 0.025, axis=0) > 0, np.quantile(ahead, 0.975, axis=0) < 0
     return Answer(
         channels,
-        float(np.mean(gains)),
-        float(low),
-        float(high),
-        _candidates(space, surface, seed).open,
+        *_with_interval(gains),
+        left,
         float(np.mean(surface.noise)),
-        float(np.mean(surface.share)),
+        *_with_interval(surface.share),
         tuple(np.flatnonzero(wider).tolist()),
         tuple(np.flatnonzero(narrower).tolist()),
     )
+
+
+def _with_interval(draws: np.ndarray) -> tuple[float, float, float]:
+    low, high = np.quantile(draws, (0.025, 0.975))
+    return float(np.mean(draws)), float(low), float(high)

@@ -4,19 +4,21 @@ First as if channels could be divided: where worth is highest, one more per cent
 worth the same at every site. Then channels go from site to site while that is better.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from furs_jax.costs import Cost
 from furs_jax.costs.macs import Macs
+from furs_jax.networks.counting import MacsModel
 from furs_jax.networks.searchable import Searchable
 from furs_jax.widths.budget import TOLERANCE, fit_to_budget, lowest_width, unit_changes
 from furs_jax.widths.response.spaces import Channels, Space, Worth
 from furs_jax.widths.response.surface import features
 
-_REACH = 2.5  # times as wide as the reference, or as narrow: further a surface isn't to be trusted
-_ROUNDS = 30  # in which costs are taken to be straight in the logarithms
+# Times as wide as the reference or the centre, or as narrow: further a surface isn't to be trusted.
+_REACH = 2.0
+_ROUNDS = 30  # at most, in which costs are taken to be straight in the logarithms
 _STARTS = (1.0, 0.99, 0.98)  # shares of the budget that channels are moved and added from
 _SHORTLIST = 128  # better vectors whose cost is computed exactly, the best of them
 
@@ -36,9 +38,14 @@ class Whole(Space):
         cost: Cost | None = None,
         min_channels: int = 4,
         channel_multiple: int = 1,
+        centre: Channels | None = None,
     ):
-        """See `fit_to_budget`; the reference is by default the network's own vector."""
-        self._net, self._budget, self._cost = net, budget, cost or Macs(net)
+        """See `fit_to_budget`; the reference is by default the network's own vector.
+
+        Args:
+          centre: what is known to be about the best; by default the reference.
+        """
+        self._net, self._budget, self._cost = net, budget, _quick(cost or Macs(net))
         self._full = (1 - TOLERANCE) * budget
         self.reference = tuple(int(c) for c in reference or net.channels)
         self._limits = {"min_channels": min_channels, "channel_multiple": channel_multiple}
@@ -46,8 +53,10 @@ class Whole(Space):
         own = np.asarray(self.reference)
         self.elasticities = self._slopes(own)
         floor, unit = lowest_width(min_channels, channel_multiple), channel_multiple
-        self._lowest = np.maximum(np.ceil(own / _REACH / unit) * unit, floor)
-        self._highest = np.maximum(np.floor(own * _REACH / unit) * unit, self._lowest)
+        ends = np.stack([own, own if centre is None else centre])
+        low, high = np.min(ends, axis=0) / _REACH, np.max(ends, axis=0) * _REACH
+        self._lowest = np.maximum(np.ceil(low / unit) * unit, floor)
+        self._highest = np.maximum(np.floor(high / unit) * unit, self._lowest)
 
     def near(self, offsets: np.ndarray, share: float) -> Channels:
         target = self.reference * np.exp(offsets)
@@ -82,14 +91,16 @@ class Whole(Space):
         slopes, curvatures = np.split(mean, 2)
         curvatures = np.maximum(curvatures, 1e-9)
         ends = np.log(np.stack([self._lowest, self._highest]) / self.reference)
-        at, step = np.zeros(len(slopes)), 0.5
+        at, step, before = np.zeros(len(slopes)), 0.5, None
         for _ in range(_ROUNDS):
             vector = np.maximum(np.round(self.reference * np.exp(at)), 1).astype(int)
+            if np.array_equal(vector, before):
+                break
+            before = vector
             steep = self._slopes(vector)
             left = np.log(self._budget / self._cost.of(vector))
             left = left + steep @ np.log(vector / self.reference)  # of steep @ at
             low, high = np.clip(at + np.array([[-step], [step]]), *ends)
-
             at = _priced(slopes, curvatures, steep, left, low, high)
             step *= 0.85
         return at
@@ -129,6 +140,26 @@ class Whole(Space):
             size //= 2
         for changes in unit_changes(len(at)):
             yield self._unit * changes
+
+
+class _ByFormula(Macs):
+    """MACs by the network's formula: tens of thousands are asked for."""
+
+    def __init__(self, net: Searchable, formula: MacsModel):
+        super().__init__(net)
+        self._formula = formula
+
+    def of(self, channels: Sequence[int]) -> int:
+        return self._formula(channels)
+
+
+def _quick(cost: Cost) -> Cost:
+    """The same cost, faster where that is known how."""
+    net = cost.net
+    formula = net.macs_formula() if type(cost) is Macs else None
+    if formula is None or formula(net.channels) != net.macs(net.channels):
+        return cost
+    return _ByFormula(net, formula)
 
 
 def _priced(slopes, curvatures, steep, left, low, high) -> np.ndarray:
