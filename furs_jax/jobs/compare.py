@@ -68,9 +68,9 @@ def compare(run: Run, method: Method, searched: tuple[int, ...]) -> Record:
 
 def compared(run: Run, method: Method) -> tuple[str, ...]:
     """The networks' names, in the order in which they are trained."""
-    original = run.options.final.original and not method.finds_original
-    begun_elsewhere = run.start != run.task.net.channels
-    return (*[ORIGINAL] * original, *[START] * begun_elsewhere, SEARCHED)
+    begun_elsewhere, stays = run.start != run.task.net.channels, method.stays(run)
+    original = run.options.final.original and (begun_elsewhere or not stays)
+    return (*[ORIGINAL] * original, *[START] * (begun_elsewhere and not stays), SEARCHED)
 
 
 def check_finals(run: Run, names: Sequence[str]) -> None:

@@ -35,12 +35,10 @@ class Method:
       prunes: whether the searched network gets its widths while it trains. That training, and not
         the search, then begins with the weights of `init_from`, which are those of `network`.
       unused: options of what a search begins with that it has no use for, and refuses.
-      finds_original: whether what it finds is the original, which is trained once, then.
     """
 
     prunes = False
     unused: tuple[str, ...] = ()
-    finds_original = False
 
     def check(self, options: Options, prepared: Prepared) -> None:
         """Refuses, before any compute and before there is a folder, what the method can't do.
@@ -56,6 +54,10 @@ class Method:
     def search(self, run: Run) -> Channels:
         """The vector to train in the end; resumable, by `run.workdir.rounds`."""
         return self.network(run).channels if self.prunes else run.start
+
+    def stays(self, run: Run) -> bool:
+        """Whether what it has found is what it began with, which is trained once, then."""
+        return False
 
     def is_complete(self, run: Run) -> bool:
         """Whether the journal tells the whole search."""

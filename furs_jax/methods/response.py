@@ -62,6 +62,10 @@ class Response(Method):
         run.console.print(conclusion(records, run.task.net.site_names))
         return tuple(records[-1]["found"])
 
+    def stays(self, run: Run) -> bool:
+        records = run.workdir.rounds.read()
+        return bool(records) and self.is_complete(run) and records[-1]["found"] == list(run.start)
+
     def is_complete(self, run: Run) -> bool:
         return not _following(run, run.workdir.rounds.read())
 
