@@ -1,4 +1,4 @@
-"""Seven methods at three budgets: a small ResNet on Fashion-MNIST at 14x14, all trained alike.
+"""Eight methods at three budgets: a small ResNet on Fashion-MNIST at 14x14, all trained alike.
 
     apt-get install dataset-fashion-mnist
     bash launch/run.sh --config=configs/compare_fashion.py --config.mode=train \
@@ -19,7 +19,16 @@ WIDTH = 0.5  # of the unpruned network
 MACS = 630_752  # of it, at 14x14
 SHARES = (1.0, 0.8, 0.5)  # of the MACs that are left
 TAUGHT = 0.8  # the share at which all are trained with distillation, too
-METHODS = ("uniform", "network_adjustment", "sfp", "fpgm", "lccl", "tas", "autoslim")
+METHODS = (
+    "uniform",
+    "network_adjustment",
+    "response",
+    "sfp",
+    "fpgm",
+    "lccl",
+    "tas",
+    "autoslim",
+)
 FINE_TUNED = ("sfp", "fpgm")  # from the unpruned network's weights, too
 
 

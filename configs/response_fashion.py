@@ -29,8 +29,11 @@ def get_config(argument: str = ""):
 
 
 def sweep():
-    for channels in (EQUAL, UPSIDE_DOWN):
-        for method in METHODS:
-            yield {"method": method, "channels": channels}
-    for network in ("plain14_cifar", "resnet14_cifar"):
-        yield {"method": "response", "network": network, "final.original": True}
+    yield from _pair(EQUAL)
+    yield {"method": "response", "final.original": True}
+    yield from _pair(UPSIDE_DOWN)
+    yield {"method": "response", "network": "resnet14_cifar", "final.original": True}
+
+
+def _pair(channels: tuple[int, ...]) -> list[dict]:
+    return [{"method": method, "channels": channels} for method in METHODS]

@@ -15,7 +15,16 @@ from . import r18
 
 UNPRUNED = "runs/table4_unpruned/checkpoints/final_trained_0"
 MACS = {1.0: 1_814_073_344, 0.8: 1_170_000_000}  # by width multiplier
-METHODS = ("uniform", "network_adjustment", "sfp", "fpgm", "lccl", "tas", "autoslim")
+METHODS = (
+    "uniform",
+    "network_adjustment",
+    "response",
+    "sfp",
+    "fpgm",
+    "lccl",
+    "tas",
+    "autoslim",
+)
 FINE_TUNED, TAUGHT = ("sfp", "fpgm"), ("uniform", "network_adjustment", "tas")
 
 

@@ -125,6 +125,7 @@ def test_smoke_is_a_short_run_of_the_same_options(file):
     config, smoke = (dict(flat(file.get_config(argument))) for argument in ("", "smoke"))
     short = {
         "search.rounds": 2,
+        "response.max_trainings": 3,
         "train.epochs": 2,
         "final.train.epochs": 2,
         "final.seeds": 2,

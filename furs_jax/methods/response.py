@@ -59,6 +59,7 @@ class Response(Method):
             run.console.print(training_line(record, most))
             records.append(record)
             release_programs()
+        hosts.agree("the widths", records[-1]["found"])
         run.console.print(conclusion(records, run.task.net.site_names))
         return tuple(records[-1]["found"])
 

@@ -14,7 +14,7 @@ from furs_jax.furs import measure
 from furs_jax.furs.estimate import Estimator
 from furs_jax.furs.ratios import FURs
 from furs_jax.jobs import compare, harness, look, prepare
-from furs_jax.methods import network_adjustment
+from furs_jax.methods import network_adjustment, response
 from furs_jax.networks import get_network
 from furs_jax.objectives.cross_entropy import CrossEntropy
 from furs_jax.run import phases
@@ -29,6 +29,10 @@ from tests.jobs.recorded import DATA, Estimate, Evaluation, Recording, Training
 
 @pytest.fixture
 def recording(monkeypatch) -> Recording:
+    return record_calls(monkeypatch)
+
+
+def record_calls(monkeypatch: pytest.MonkeyPatch) -> Recording:
     """In place of trainings, evaluations and estimates; the data is `DATA`."""
     made = Recording([], {})
 
@@ -66,8 +70,9 @@ def recording(monkeypatch) -> Recording:
         def evaluate(variables: str, split: AnySplit) -> dict[str, float]:
             size = task.eval_batch_size
             made.calls.append(Evaluation(variables, tuple(channels), split, size))
-            loss = made.losses.get(str(variables)[:8], 0.5)
-            return {"loss": loss, "top1": 0.5, "top5": 0.9}
+            own = made.loss_of(channels)
+            loss = made.losses.get(str(variables)[:8], own)
+            return {"loss": loss, "top1": 1 - own, "top5": 0.99}
 
         return evaluate
 
@@ -129,6 +134,12 @@ def recording(monkeypatch) -> Recording:
             "channel_importance": channel_importance,
             "inherit": inherit,
             "free_axes": lambda net: {0: [], 2: []},
+            "release_programs": lambda: None,
+            "compile_first": lambda *_: None,
+        },
+        response: {
+            "make_trainer": make_trainer,
+            "Evaluator": make_evaluator,
             "release_programs": lambda: None,
             "compile_first": lambda *_: None,
         },

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -80,6 +81,7 @@ class Recording:
     losses: dict[str, float]  # on the search split, of a phase; else 0.5
     spread: float = 9.0
     separation: float = 9.0
+    loss_of: Callable[[Sequence[int]], float] = lambda channels: 0.5  # where `losses` has none
 
     def of(self, kind: type) -> list:
         return [call for call in self.calls if isinstance(call, kind)]

@@ -143,6 +143,29 @@ def test_next_is_a_function_of_what_was_trained(space):
     assert shorter == tried[:6]
 
 
+def test_several_may_be_trained_at_once(space):
+    """First mirrors, then bets of different draws; the first is the one that alone would be."""
+    rules = RULES._replace(most=9, least=-1.0, draws=200)
+    worth = _worth(space, 1, 0.3)
+    tried, scores = [], []
+    for batch, size in enumerate((3, 1, 3, 2)):
+        known = (space, tried, scores, NOISE, 0, rules)
+        following = decide(*known, count=3).following
+        assert len(following) == len(set(following)) == size
+        assert following[:1] == decide(*known).following
+        if batch == 1:
+            assert (*tried, *following) == tuple(mirrored(space, 4, 0))
+        tried += following
+        scores += list(70 + features(space.offsets(following)) @ worth)
+    assert decide(space, tried, scores, NOISE, 0, rules, count=3).following == ()
+
+
+def test_the_reference_may_be_trained_before_the_mirrors(space):
+    rules = RULES._replace(draws=100)
+    first = decide(space, [space.reference], [70.0], NOISE, 0, rules, count=9).following
+    assert list(first) == mirrored(space, 4, 0)
+
+
 def test_the_most_telling_is_the_one_after_which_the_best_is_best():
     """Against many simulated trainings of each of three vectors."""
     rng = np.random.default_rng(0)
