@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks import table_searches
 from benchmarks.table_searches import Table, Told
-from furs_jax.widths.response.surface import features
+from furs_jax.widths.worth.surface import features
 
 SEARCHES = {
     "response": table_searches.response,

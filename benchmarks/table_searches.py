@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from furs_jax.widths.response.decisions import RULES, Answer, decide
-from furs_jax.widths.response.spaces import Listed
-from furs_jax.widths.response.surface import Noise
+from furs_jax.widths.worth.decisions import RULES, Answer, decide
+from furs_jax.widths.worth.spaces import Listed
+from furs_jax.widths.worth.surface import Noise
 
 Channels = tuple[int, ...]
 

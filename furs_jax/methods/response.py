@@ -1,4 +1,4 @@
-"""Trainings of whole vectors, a surface fitted to them, and its best vector: `widths.response`.
+"""Trainings of whole vectors, a surface fitted to them, and its best vector: `widths.worth`.
 
 Where FURs say what taking a little away from a trained network costs, this trains other networks,
 all sites changed at once, each as short as `config.train` says, and learns what widths are worth
@@ -24,9 +24,9 @@ from furs_jax.run.phases import compile_first, train_phase
 from furs_jax.run.prediction import conclusion, prediction, training_line
 from furs_jax.training.evaluate import Evaluator
 from furs_jax.training.trainer import make_trainer
-from furs_jax.widths.response.decisions import Decision, Rules, decide
-from furs_jax.widths.response.surface import Noise
-from furs_jax.widths.response.whole import Whole
+from furs_jax.widths.worth.decisions import Decision, Rules, decide
+from furs_jax.widths.worth.surface import Noise
+from furs_jax.widths.worth.whole import Whole
 
 _SEED = 7  # of `derived_seed`
 # Of the logarithm of the loss. Measured on Fashion-MNIST at 14x14 (plain-14, ResNet-14, ResNet-8),

@@ -9,9 +9,9 @@ from furs_jax.costs import Cost
 from furs_jax.costs.macs import Macs
 from furs_jax.networks import get_network
 from furs_jax.widths.budget import TOLERANCE
-from furs_jax.widths.response.spaces import Listed, Worth
-from furs_jax.widths.response.surface import features
-from furs_jax.widths.response.whole import Whole
+from furs_jax.widths.worth.spaces import Listed, Worth
+from furs_jax.widths.worth.surface import features
+from furs_jax.widths.worth.whole import Whole
 from tests.conftest import tiny_network
 
 SIZES = np.array([64, 64, 16, 16, 4])  # of feature maps: images, then each layer's

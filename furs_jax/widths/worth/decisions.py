@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import ndtri
 
-from furs_jax.widths.response.spaces import Channels, Space, Worth
-from furs_jax.widths.response.surface import Noise, Surface, features, fit
+from furs_jax.widths.worth.spaces import Channels, Space, Worth
+from furs_jax.widths.worth.surface import Noise, Surface, features, fit
 
 _RADIUS = 0.6  # log widths: 0.55 and 1.8 times as wide
 _SHARES = (0.6, 1.5)  # of the budget: the first vectors' costs

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from furs_jax.widths.response import surface
-from furs_jax.widths.response.surface import Noise, features, fit
+from furs_jax.widths.worth import surface
+from furs_jax.widths.worth.surface import Noise, features, fit
 
 ELASTICITIES = np.array([0.5, 0.2, 0.2, 0.15, 0.4, 0.2])
 SITES = len(ELASTICITIES)

@@ -13,8 +13,8 @@ from furs_jax.costs.macs import Macs
 from furs_jax.networks.counting import MacsModel
 from furs_jax.networks.searchable import Searchable
 from furs_jax.widths.budget import TOLERANCE, fit_to_budget, lowest_width, unit_changes
-from furs_jax.widths.response.spaces import Channels, Space, Worth
-from furs_jax.widths.response.surface import features
+from furs_jax.widths.worth.spaces import Channels, Space, Worth
+from furs_jax.widths.worth.surface import features
 
 # Times as wide as the reference or the centre, or as narrow: further a surface isn't to be trusted.
 _REACH = 2.0

@@ -5,16 +5,16 @@ import itertools
 import numpy as np
 import pytest
 
-from furs_jax.widths.response.decisions import (
+from furs_jax.widths.worth.decisions import (
     RULES,
     Answer,
     decide,
     mirrored,
     most_telling,
 )
-from furs_jax.widths.response.decisions import _Candidates as Candidates
-from furs_jax.widths.response.spaces import Listed
-from furs_jax.widths.response.surface import Noise, Surface, features
+from furs_jax.widths.worth.decisions import _Candidates as Candidates
+from furs_jax.widths.worth.spaces import Listed
+from furs_jax.widths.worth.surface import Noise, Surface, features
 
 SITES = 5
 NOISE = Noise(0.2)

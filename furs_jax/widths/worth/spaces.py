@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from furs_jax.widths.response.surface import features
+from furs_jax.widths.worth.surface import features
 
 Channels = tuple[int, ...]
 
