@@ -122,10 +122,8 @@ def _trained(run: Run, records: Sequence[Record], channels: Sequence[int]) -> Re
     trainer = make_trainer(run.task, channels, run.options.train, run.task.dataset.train)
     evaluate = Evaluator(run.task, channels)
     phase, title = f"round_{index:02}", f"training {index + 1}/{run.options.response.max_trainings}"
-    with run.clock.ahead(
-        trainer.compile_init, lambda: evaluate.compile(trainer.abstract().variables, search)
-    ):
-        compile_first(run, trainer, phase)
+    compile_first(run, trainer, phase)
+    with run.clock.ahead(lambda: evaluate.compile(trainer.abstract().variables, search)):
         compiled = run.clock.seconds
         state, trained = train_phase(run, trainer, phase, title, (_SEED, index))
         compiled = run.clock.seconds - compiled
