@@ -120,7 +120,7 @@ def test_it_says_so_in_words(finished, capsys):
     assert "training 3/7  " in printed
     assert "after 7 trainings these widths should have a loss " in printed
     (more,) = [line for line in printed.splitlines() if "surely worth more" in line]
-    assert "stage3_block1_conv2" in more
+    assert "stage3_block1_conv" in more
     predicted = f"predicted after 7 trainings: {100 * result['prediction']['gain']:+.2f}"
     assert predicted in printed
     search(response_config(), folder)  # from result.json
@@ -235,6 +235,15 @@ def test_widths_are_multiples_and_none_is_too_narrow(recording, tmp_path):
     for record in lines(tmp_path):
         for channels in (record["channels"], record["found"]):
             assert all(c % 4 == 0 and c >= 8 for c in channels)
+
+
+def test_no_width_leaps_beyond_what_was_trained(finished):
+    """From the sixth training on: those before are as the budget has them."""
+    trained = np.array([record["channels"] for record in lines(finished[1])])
+    for index in range(5, len(trained)):
+        before = trained[:index]
+        assert np.all(trained[index] <= 2 * np.max(before, axis=0))
+        assert np.all(trained[index] >= np.min(before, axis=0) // 2)
 
 
 @pytest.mark.parametrize(
