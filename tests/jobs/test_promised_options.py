@@ -126,7 +126,7 @@ CHANGED = {
     "search.warm_learning_rate": (0.01, {"search.rounds": 2, "search.warm_start": True}),
     "search.patience": (1, {"search.rounds": 2}),
     "search.stop_when_equal": (True, {"search.rounds": 2}),
-    "response.max_trainings": (2, {"method": "response"}),
+    "response.max_trainings": (2, {"method": "response", "response.least_gain": 1e5}),
     "response.least_gain": (1e5, {"method": "response", "response.max_trainings": 6}),
     "prune.width_multiplier": (0.5, {"method": f"{__name__}:Pruned"}),
     "prune.expand": (2.0, {"method": f"{__name__}:Widest"}),
