@@ -19,7 +19,7 @@ from furs_jax.methods import Channels, Method, Record
 from furs_jax.options.schema import Options
 from furs_jax.run.context import Prepared, Run, derived_seed
 from furs_jax.run.entries import compare_entry, training_macs, vector_entry
-from furs_jax.run.lines import PER_SITE
+from furs_jax.run.lines import PER_SITE, round_phase
 from furs_jax.run.phases import compile_first, train_phase
 from furs_jax.run.prediction import conclusion, prediction, training_line
 from furs_jax.training.evaluate import Evaluator
@@ -121,9 +121,14 @@ def _trained(run: Run, records: Sequence[Record], channels: Sequence[int]) -> Re
     before, hidden = run.clock.seconds, run.clock.hidden
     trainer = make_trainer(run.task, channels, run.options.train, run.task.dataset.train)
     evaluate = Evaluator(run.task, channels)
-    phase, title = f"round_{index:02}", f"training {index + 1}/{run.options.response.max_trainings}"
-    compile_first(run, trainer, phase)
-    with run.clock.ahead(lambda: evaluate.compile(trainer.abstract().variables, search)):
+    phase, title = round_phase(index), f"training {index + 1}/{run.options.response.max_trainings}"
+
+    def compile_ahead() -> None:
+        evaluate.compile(trainer.abstract().variables, search)
+
+    compile_first(run, trainer, phase, title)
+    waiting = run.console.waiting(f"{title}, compiling what measures it")
+    with run.clock.ahead(compile_ahead, waiting=waiting):
         compiled = run.clock.seconds
         state, trained = train_phase(run, trainer, phase, title, (_SEED, index))
         compiled = run.clock.seconds - compiled

@@ -46,7 +46,7 @@ def _accuracy_per_score(rounds: Sequence[Record]) -> float:
 
 
 def training_line(record: Record, most: int) -> str:
-    """One training, and what is known after it, in one line."""
+    """One training, and what is known after it, in two lines."""
     seconds = record["seconds"]
     spent = ", ".join(
         f"{name} {seconds[part]:.0f}s"
@@ -58,11 +58,15 @@ def training_line(record: Record, most: int) -> str:
         )
         if part != "furs" or seconds[part]
     )
+    stays = record["gain"] == record["low"] == record["high"] == 0
+    known = f"the best should have a loss {_lower(record)}"
+    if stays:
+        known = "nothing is surely better than the first widths"
     return (
         f"training {record['round'] + 1}/{most}  {record['macs']:,} MACs  "
         f"train loss {record['train_loss']:.4f}  search loss {record['search_loss']:.4f}  "
-        f"search accuracy {100 * record['search_accuracy']:.2f}%  "
-        f"the best should have a loss {_lower(record)}  [{spent}]"
+        f"search accuracy {100 * record['search_accuracy']:.2f}%\n"
+        f"    {known}  [{spent}]"
     )
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from furs_jax.run.prediction import conclusion, prediction
+from furs_jax.run.prediction import conclusion, prediction, training_line
 
 LINE = {
     "channels": [8, 8],
@@ -53,6 +53,20 @@ def test_words():
     assert "FURs explained 30% of what retraining showed (10% to 50%)" in said
     unsure = conclusion(rounds(low=-0.01), ("early", "late"))
     assert "that nothing is gained is not excluded: 6 11" in unsure
+
+
+def test_a_training_says_what_is_known_after_it():
+    seconds = {"train": 9.0, "furs": 2.0, "decide": 1.0, "compile": 4.0}
+    line = {**LINE, "round": 2, "macs": 1000, "train_loss": 1.0, "search_loss": 0.5}
+    line |= {"search_accuracy": 0.8, "seconds": seconds}
+    said = training_line(line, 8)
+    assert said.startswith("training 3/8  1,000 MACs  train loss 1.0000  search loss 0.5000")
+    assert (
+        "search accuracy 80.00%\n    the best should have a loss 9.5% (2.0 to 18.1) lower" in said
+    )
+    assert "[train 9s, FURs 2s, decide 1s, compile 4s]" in said
+    stays = training_line({**line, "gain": 0.0, "low": 0.0, "high": 0.0}, 8)
+    assert "nothing is surely better than the first widths  [" in stays
 
 
 def test_words_where_nothing_is_known():
