@@ -10,6 +10,7 @@ from furs_jax.options.schema import Options
 
 # name -> its module, which has a function `bench(options, workdir)`, and what it measures.
 BENCHMARKS = {
+    "at_once": ("at_once", "images/s of several trainings at once, and one after the other"),
     "furs": (
         "estimators",
         "time, memory and quality of the ways to measure FURs, on one trained network",

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from furs_jax.data.batches import Batch, training_batches
+from furs_jax.data.batches import Batch, Seed, training_batches
 from furs_jax.jobs.prepare import prepare
 from furs_jax.machine import hosts
 from furs_jax.machine.sealed import write_json
@@ -83,19 +83,19 @@ def bench(options: Options, workdir: str) -> TrainRate:
         return training_batches(split, options.seed, range(2**31 - 1), batch_size, *place)
 
     with contextlib.closing(batches()) as some:
-        resident = jax.device_put(_shares(trainer, next(some)), _by_device(task))
+        resident = jax.device_put(shares(trainer, next(some)), by_device(task))
     turns: dict[str, list[float]] = {"forward": [], ONE: [], TWO: []}
     forward = _forward(trainer)
     for _ in range(_TURNS):
         turns["forward"].append(_rate(forward, itertools.repeat(resident), SECONDS / _TURNS))
         for how, variant in variants.items():
-            rate = _train(variant, itertools.repeat(resident), SECONDS / _TURNS)
+            rate = train_rate(variant, itertools.repeat(resident), SECONDS / _TURNS)
             turns[how].append(rate)
     alone = {name: statistics.median(rates) * batch_size for name, rates in turns.items()}
     with contextlib.closing(batches()) as some:
         pipeline = _consume(some) * batch_size
     with contextlib.closing(batches()) as some:
-        together = _train(trainer, (_shares(trainer, batch) for batch in some)) * batch_size
+        together = train_rate(trainer, (shares(trainer, batch) for batch in some)) * batch_size
     macs = 3 * task.net.macs(channels) * alone[programs]
     memory = (task.devices[0].memory_stats() or {}).get("peak_bytes_in_use")
     rate = TrainRate(
@@ -111,21 +111,23 @@ def bench(options: Options, workdir: str) -> TrainRate:
     return rate
 
 
-def _shares(trainer: Trainer, batch: Batch) -> Batch:
+def shares(trainer: Trainer, batch: Batch) -> Batch:
     batch.pop("damaged", None)
     return shard(batch, len(trainer.task.devices))
 
 
-def _by_device(task: Task) -> jax.sharding.Sharding:
+def by_device(task: Task) -> jax.sharding.Sharding:
     """As the step takes a batch, without moving it."""
     local = [device for device in task.devices if device.process_index == jax.process_index()]
     mesh = jax.sharding.Mesh(np.array(local), (AXIS,))
     return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
 
 
-def _train(trainer: Trainer, batches: Iterable[Batch], seconds: float | None = None) -> float:
+def train_rate(
+    trainer: Trainer, batches: Iterable[Batch], seconds: float | None = None, seed: Seed = 0
+) -> float:
     """Steps per second."""
-    state = replicated(trainer.start(0), trainer.task.devices)
+    state = replicated(trainer.start(seed), trainer.task.devices)
 
     def step(batch: Batch) -> jax.Array:
         nonlocal state

@@ -7,13 +7,15 @@ import numpy as np
 
 from furs_jax.data.dataset import AnySplit, Batch
 
+Seed = int | tuple[int, ...]  # of one training, or of several at once
+
 
 def steps_per_epoch(split: AnySplit, batch_size: int) -> int:
     """Whole batches in one epoch; the remainder is left out, another one every epoch."""
     return len(split.labels) // batch_size
 
 
-def training_batch(split: AnySplit, seed: int, step: int, batch_size: int) -> Batch:
+def training_batch(split: AnySplit, seed: Seed, step: int, batch_size: int) -> Batch:
     """The batch of a training step: a new permutation of the split in every epoch.
 
     Returns:
@@ -25,7 +27,7 @@ def training_batch(split: AnySplit, seed: int, step: int, batch_size: int) -> Ba
 
 def training_batches(
     split: AnySplit,
-    seed: int,
+    seed: Seed,
     steps: range,
     batch_size: int,
     host: int = 0,
@@ -36,6 +38,7 @@ def training_batches(
     Close it (`contextlib.closing`) where it may not be read to its end.
 
     Args:
+      seed: of several, the second axis of what is yielded is the seed, behind the images.
       host, hosts: to get only this host's part of every batch, of batch_size / hosts examples; in
         order of the hosts, the parts are the whole batch.
     """
@@ -49,16 +52,22 @@ def host_places(batch_size: int, host: int, hosts: int) -> np.ndarray:
 
 
 def _training_examples(
-    split: AnySplit, seed: int, batch_size: int, step: int, places: np.ndarray
+    split: AnySplit, seed: Seed, batch_size: int, step: int, places: np.ndarray
 ) -> Batch:
     epoch, position = divmod(step, steps_per_epoch(split, batch_size))
-    order = _order(seed, epoch, len(split.labels))
-    return split.examples(order[position * batch_size + places], (seed, epoch))
+    several = isinstance(seed, tuple)
+    orders = _orders(seed if several else (seed,), epoch, len(split.labels))
+    chosen = orders[:, position * batch_size + places]
+    if not several:
+        return split.examples(chosen[0], (seed, epoch))
+    parts = [split.examples(own, (s, epoch)) for s, own in zip(seed, chosen, strict=True)]
+    return {key: np.stack([part[key] for part in parts], axis=1) for key in parts[0]}
 
 
 @functools.lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, count: int) -> np.ndarray:
-    return np.random.default_rng((seed, epoch)).permutation(count)
+def _orders(seeds: tuple[int, ...], epoch: int, count: int) -> np.ndarray:
+    """Of the split's images for each seed, shape (seeds, count)."""
+    return np.stack([np.random.default_rng((seed, epoch)).permutation(count) for seed in seeds])
 
 
 def evaluation_batches(

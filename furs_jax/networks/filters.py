@@ -14,7 +14,7 @@ import numpy as np
 
 from furs_jax.errors import ConfigError
 from furs_jax.gates import site_places
-from furs_jax.networks.axes import Place, silent_without, site_axes
+from furs_jax.networks.axes import Axis, Place, silent_without, site_axes
 from furs_jax.networks.network import Network, TracedNetwork
 from furs_jax.networks.removal import random_like
 from furs_jax.networks.trace import trace_module
@@ -189,10 +189,36 @@ def pruned_variables(net: Network, removed: Indices, variables: Any) -> Any:
 
     def cut(path: Any, x: Any) -> np.ndarray:
         x = np.asarray(x)
-        indices = [kept[jax.tree_util.keystr(path[1:]), axis] for axis in range(x.ndim)]
-        return x[np.ix_(*indices)] if indices else x
+        return x[_block(kept, path, x.ndim)]
 
     return jax.tree_util.tree_map_with_path(cut, variables)
+
+
+def placed_variables(net: Network, removed: Indices, variables: Any) -> Any:
+    """The network's variables (numpy) with those of `pruned_network` in their places, else zeros.
+
+    Raises:
+      ValueError: an array is not as large as what is left of the network's.
+    """
+    axes = site_axes(net)
+    kept = axes.kept(removed)
+
+    def place(path: Any, x: Any) -> np.ndarray:
+        x, name = np.asarray(x), jax.tree_util.keystr(path[1:])
+        left = tuple(len(kept[name, axis]) for axis in range(x.ndim))
+        if left != x.shape:
+            raise ValueError(f"{name} has the shape {x.shape}, and {left} is left of the wider one")
+        whole = np.zeros([len(axes.owners[name, axis]) for axis in range(x.ndim)], x.dtype)
+        whole[_block(kept, path, x.ndim)] = x
+        return whole
+
+    return jax.tree_util.tree_map_with_path(place, variables)
+
+
+def _block(kept: dict[Axis, np.ndarray], path: Any, ndim: int) -> Any:
+    """What is kept of an array, whose path begins with its collection, as an index of it."""
+    name = jax.tree_util.keystr(path[1:])
+    return np.ix_(*(kept[name, axis] for axis in range(ndim))) if ndim else ()
 
 
 def _flat(params: Any) -> dict[str, Any]:

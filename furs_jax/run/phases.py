@@ -1,11 +1,13 @@
 """One training of a run, journalled and resumable, and what it begins with."""
 
 import functools
+import statistics
 from collections.abc import Callable
 from typing import Any
 
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from furs_jax.data.batches import Seed
 from furs_jax.errors import DivergedError
 from furs_jax.machine import hosts
 from furs_jax.machine.profile import traced
@@ -36,26 +38,48 @@ def train_phase(
 
     `monitor` and `after_epoch` are as of `train`.
     """
+    own_seed = derived_seed(run.options.seed, *seed)
+
+    def lines(record: Record) -> list[Record]:
+        return [{"phase": phase, **record}]
+
+    return journalled(run, trainer, phase, title, own_seed, lines, monitor, after_epoch)
+
+
+def journalled(
+    run: Run,
+    trainer: Trainer,
+    name: str,
+    title: str,
+    seed: Seed,
+    lines: Callable[[Record], list[Record]],
+    monitor: Callable[[int, Any], Record] = lambda epoch, variables: {},
+    after_epoch: Callable[[TrainState, int], TrainState] = lambda state, epoch: state,
+) -> tuple[TrainState, Record]:
+    """As `train_phase`; `lines` makes those of the metrics' journal of an epoch's record."""
     journal, first = run.workdir.metrics, True
 
     def on_epoch(progress: Progress, record: Record) -> None:
         nonlocal first
+        told = lines(record)
         if first:  # drop what an interrupted process wrote beyond its last checkpoint
-            journal.keep(lambda r: r["phase"] != phase or r["epoch"] < record["epoch"])
+            phases = {line["phase"] for line in told}
+            journal.keep(lambda r: r["phase"] not in phases or r["epoch"] < record["epoch"])
             first = False
-        journal.append({"phase": phase, **record})
-        progress.epoch(record)
+        for line in told:
+            journal.append(line)
+        progress.epoch({**record, "loss": statistics.fmean(line["loss"] for line in told)})
 
-    folder = run.workdir.checkpoints / phase
+    folder = run.workdir.checkpoints / name
     try:
-        profile = run.options.profile if phase in _PROFILED else None
+        profile = run.options.profile if name.startswith(_PROFILED) else None
         with (
             run.console.progress(title, trainer.steps, trainer.recipe.epochs) as progress,
             traced(profile, progress.step) as on_step,
         ):
             return train(
                 trainer,
-                derived_seed(run.options.seed, *seed),
+                seed,
                 folder,
                 run.options.checkpoint_seconds,
                 functools.partial(on_epoch, progress),
@@ -66,11 +90,10 @@ def train_phase(
             )
     except DivergedError as error:
         step = hosts.from_first(lambda: latest_step(folder))
-        kept = (
-            "There is no checkpoint of it"
-            if step is None
-            else f"Its state after step {step} is finite: init_from={folder} begins with that"
-        )
+        kept = "There is no checkpoint of it"
+        if step is not None:
+            way_on = "" if trainer.vectors else f": init_from={folder} begins with that"
+            kept = f"Its state after step {step} is finite{way_on}"
         raise DivergedError(
             f"{title}: {error}, in another --workdir, as this run's options stay. {kept}"
         ) from error

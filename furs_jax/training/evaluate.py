@@ -1,9 +1,10 @@
 """Loss and accuracy of a network on a split."""
 
-import collections
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
 
 from furs_jax.data.batches import evaluation_batches
 from furs_jax.data.dataset import AnySplit, Batch
@@ -27,19 +28,16 @@ class Evaluator:
         Raises:
           DivergedError: the loss is not finite.
         """
-        total: collections.Counter = collections.Counter()
+        return scores(self.sums(variables, split), split)
+
+    def sums(self, variables: Variables, split: AnySplit) -> dict[str, np.ndarray]:
+        """Of `make_eval_step` over a split, float64."""
+        total: dict[str, np.ndarray] = {}
         for batch in self._batches(split):
             sums = self._step(variables, batch)
-            total.update({key: float(value) for key, value in sums.items()})
-        scores = {key: total[key] / total["count"] for key in ("loss", "top1", "top5")}
-        if not math.isfinite(scores["loss"]):
-            raise DivergedError(
-                f"the loss on {len(split.labels):,} images is {scores['loss']}: the network's "
-                "outputs are no numbers; train it anew with a lower learning rate, in another "
-                "--workdir"
-            )
-        skipped = len(split.labels) - round(total["count"])
-        return {**scores, "skipped": skipped} if skipped else scores
+            for key, value in sums.items():
+                total[key] = total.get(key, 0.0) + np.asarray(value, np.float64)
+        return total
 
     def compile(self, variables: Variables, split: AnySplit) -> None:
         """What a call would do first; of the variables only shapes and dtypes are looked at."""
@@ -50,3 +48,17 @@ class Evaluator:
         place = hosts.index(), hosts.count()
         for batch in evaluation_batches(split, self._task.eval_batch_size, *place):
             yield shard(batch, len(self._task.devices))
+
+
+def scores(sums: Mapping[str, float], split: AnySplit, whose: str = "") -> dict[str, float]:
+    """Of a network, from its sums over a split; see `Evaluator`."""
+    total = {key: float(value) for key, value in sums.items()}
+    found = {key: total[key] / total["count"] for key in ("loss", "top1", "top5")}
+    if not math.isfinite(found["loss"]):
+        raise DivergedError(
+            f"the loss{whose} on {len(split.labels):,} images is {found['loss']}: the network's "
+            "outputs are no numbers; train it anew with a lower learning rate, in another "
+            "--workdir"
+        )
+    skipped = len(split.labels) - round(total["count"])
+    return {**found, "skipped": skipped} if skipped else found

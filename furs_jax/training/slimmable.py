@@ -20,34 +20,16 @@ from furs_jax.errors import DivergedError
 from furs_jax.gates import Gates
 from furs_jax.machine import hosts
 from furs_jax.objectives import Batch, Forward, Objective, Outcome, Variables, image_losses
+from furs_jax.training.narrowed import Narrowed
 from furs_jax.training.step import AXIS, data_parallel, module_rngs, shard
 from furs_jax.training.trainer import Task
 
 Apply = Callable[[Gates], tuple[jax.Array, Any]]  # as a `Forward` is called
 
 
-def suffix_masks(widths: Sequence[int], channels: Sequence[int]) -> tuple[jax.Array, ...]:
-    """Gates that leave the last widths[l] channels of each site, float32, shape (1, 1, 1, C_l).
-
-    Args:
-      widths: int32, shape (L,), or numbers.
-      channels: C_l, as built.
-    """
-    return tuple(
-        (jnp.arange(c) >= c - width).astype(jnp.float32)[None, None, None]
-        for c, width in zip(channels, widths, strict=True)
-    )
-
-
-def masked(network: Apply, masks: Sequence[jax.Array]) -> Apply:
-    """The network without the masked channels; a pass costs as much as without masks."""
-
-    def apply(gates: Gates) -> tuple[jax.Array, Any]:
-        if gates is None:
-            return network(masks)
-        return network([gate * mask for gate, mask in zip(gates, masks, strict=True)])
-
-    return apply
+def narrowed(network: Forward, widths: jax.Array | Sequence[int]) -> Forward:
+    """The network without the channels in front; a pass costs as much as with them."""
+    return network._replace(module=Narrowed(network.module, widths))
 
 
 def cut(network: Forward, channels: Sequence[int]) -> Apply:
@@ -108,11 +90,8 @@ class Sandwich(Objective):
         channels, of = network.module.channels, extra["base"]
         largest = self.base.loss(network, of, batch, key, step)
         vectors = self.random_widths(extra["widths"], step, channels)
-        if self.cuts:
-            narrow = [cut(network, self.smallest)]
-        else:
-            narrow = [masked(network, suffix_masks(self.smallest, channels))]
-        narrow += [masked(network, suffix_masks(widths, channels)) for widths in vectors]
+        narrow = [(cut if self.cuts else narrowed)(network, self.smallest)]
+        narrow += [narrowed(network, widths) for widths in vectors]
         if self.in_place:  # the largest one's pass is not computed again
             target = jax.nn.softmax(jax.lax.stop_gradient(network(batch["gates"])[0]))
             losses = [
@@ -154,8 +133,8 @@ def make_width_step(
         variables, widths = replicated
         images, rngs = preprocess(batch["image"]), module_rngs(jax.random.key(0))
         statistics = variables.get("batch_stats", {})
-        network = Forward(module, variables["params"], statistics, images, rngs)
-        logits, _ = network(suffix_masks(widths, module.channels))
+        narrow = Narrowed(module, widths)
+        logits, _ = Forward(narrow, variables["params"], statistics, images, rngs)(None)
         losses, weight = image_losses(logits, batch["label"]), batch["weight"]
         return jax.lax.psum({"loss": jnp.sum(weight * losses), "count": jnp.sum(weight)}, AXIS)
 

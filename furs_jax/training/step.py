@@ -21,6 +21,7 @@ from furs_jax.errors import ConfigError
 from furs_jax.gates import Gates, dropout_gates, sample_noise
 from furs_jax.machine import hosts
 from furs_jax.objectives import Batch, Forward, Objective, Variables, correct, image_losses
+from furs_jax.training.narrowed import Narrowed, suffix_noise
 
 AXIS = "batch"
 # (variables, uint8 images, gates) -> logits
@@ -37,6 +38,7 @@ class TrainState:
     batch_stats: Any
     opt_state: Any
     extra: "Extra | None" = None
+    widths: Any = None  # int32, shape (L,): the sites' last channels, which count; None: all do
 
     @property
     def variables(self) -> Variables:
@@ -243,7 +245,10 @@ def make_train_step(
         augment_key, noise_key = jax.random.split(key)
         images = preprocess(batch["image"])
         images = crop_and_flip(_keys(augment_key, batch), images, *augmentation)
-        noise = sample_noise(_keys(noise_key, batch), channels)
+        applied, noise = module, sample_noise(_keys(noise_key, batch), channels)
+        if state.widths is not None:
+            applied = Narrowed(module, state.widths)
+            noise = suffix_noise(noise, state.widths, channels)
         rates = state.extra.schedule.drop_rates(state.step)
         rates = jnp.zeros(len(channels)) if rates is None else rates
         gates = dropout_gates(noise, rates, channels)
@@ -252,7 +257,7 @@ def make_train_step(
         given = {**batch, "image": images, "gates": gates}
 
         def loss_fn(params):
-            network = Forward(module, params, state.batch_stats, images, module_rngs(device_key))
+            network = Forward(applied, params, state.batch_stats, images, module_rngs(device_key))
             outcome = objective.loss(network, state.extra.objective, given, device_key, state.step)
             return outcome.loss, outcome
 
@@ -268,6 +273,15 @@ def make_train_step(
         return _updated(state, optimizer, jax.lax.pmean(grads, AXIS), batch_stats)
 
     return TrainStep(forward, backward)
+
+
+def side_by_side(step: TrainStep) -> TrainStep:
+    """The step of several networks at once, of states of one shape.
+
+    The first axis of the state's arrays and of the metrics is the network, and the second one of
+    the batch's, behind the images.
+    """
+    return TrainStep(jax.vmap(step.forward, (0, 1)), jax.vmap(step.backward))
 
 
 def _is_kept(primitive: Any, *_: Any, **__: Any) -> bool:

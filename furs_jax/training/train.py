@@ -3,7 +3,6 @@
 import collections
 import contextlib
 import enum
-import math
 import pathlib
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from furs_jax.data.batches import Batch, training_batches
+from furs_jax.data.batches import Batch, Seed, training_batches
 from furs_jax.errors import DivergedError, WorkdirError
 from furs_jax.machine import hosts
 from furs_jax.machine.stop import Stop
@@ -28,6 +27,7 @@ Record = dict[str, Any]
 # noticed at once and that queued batches take little memory.
 _IN_FLIGHT = 8
 _WAY_ON = "lower the learning rate or lengthen the warmup"
+_WIDTHS = ("channels", "vectors")  # of a checkpoint's record
 _WITHIN_EPOCH = 60.0  # seconds between saves within an epoch, or checkpoint_seconds where longer
 
 
@@ -66,7 +66,7 @@ class _Saver:
 
 def train(
     trainer: Trainer,
-    seed: int,
+    seed: Seed,
     folder: pathlib.Path | None = None,
     checkpoint_seconds: float = 0.0,
     on_epoch: Callable[[Record], None] = lambda record: None,
@@ -78,7 +78,7 @@ def train(
     """Trains a network, going on from the latest checkpoint in `folder` where there is one.
 
     Args:
-      trainer: from `make_trainer`.
+      trainer: from `make_trainer`, or of several networks: then metrics are lists.
       seed: of initial weights, order of images, augmentation and dropout.
       folder: where to keep the latest checkpoint; None for none.
       checkpoint_seconds: save after an epoch only when so much time has passed since the last
@@ -122,7 +122,7 @@ def train(
         while record["epoch"] < recipe.epochs:
             state, sums, paused = _train_steps(trainer, state, batches, record, saver, stepped)
             # A loss tells of the weights before its step: the last ones have had none.
-            if name := _not_finite(state):
+            if name := _not_finite(trainer, state):
                 step = record["epoch"] * epoch_steps + sums["steps"]
                 raise DivergedError(f"{name} is not finite after step {step}; {_WAY_ON}")
             seconds = round(time.monotonic() - start, 3)
@@ -134,41 +134,54 @@ def train(
                 step = record["epoch"] * epoch_steps + sums["steps"]
                 record = {"epoch": record["epoch"], "step": step, "sums": sums, "seconds": seconds}
             if paused or record["epoch"] == recipe.epochs or saver.is_due():
-                content = {**record, **module_record(trainer.task.net.of(trainer.channels))}
+                content = {**record, **_network_record(trainer)}
                 saver.save(state.kept, content)
             if paused == Pause.STOP:
                 raise stop.error(f"the training is saved after step {record['step']}")
     return state, record
 
 
-def _not_finite(state: TrainState) -> str:
+def _not_finite(trainer: Trainer, state: TrainState) -> str:
     """Name of the first array with a number that is not finite; empty where there is none."""
-    leaves = jax.tree_util.tree_leaves_with_path(state.kept)
-    wrong = (path for path, x in leaves if not np.all(np.isfinite(np.asarray(x))))
-    return next(map(jax.tree_util.keystr, wrong), "")
+    for path, x in jax.tree_util.tree_leaves_with_path(state.kept):
+        finite = np.isfinite(np.asarray(x))
+        if not np.all(finite):
+            return jax.tree_util.keystr(path) + trainer.whose(~finite)
+    return ""
+
+
+def _network_record(trainer: Trainer) -> Record:
+    """What a checkpoint's record holds of the network, or of several at once."""
+    if trainer.vectors:
+        return {"vectors": [list(vector) for vector in trainer.vectors]}
+    return module_record(trainer.task.net.of(trainer.channels))
 
 
 def _epoch_record(epoch: int, steps: int, sums: Record, seconds: float) -> Record:
     """Of a finished epoch: the means of its steps' metrics."""
-    means = {key: value / steps for key, value in sums.items() if key not in ("steps", "skipped")}
+    means = {
+        key: np.divide(value, steps).tolist()
+        for key, value in sums.items()
+        if key not in ("steps", "skipped")
+    }
     skipped = {"skipped": sums["skipped"]} if sums["skipped"] else {}
     return {"epoch": epoch, "step": epoch * steps, **means, **skipped, "seconds": seconds}
 
 
 def _restore(
-    trainer: Trainer, seed: int, checkpoints: Checkpoints | None
+    trainer: Trainer, seed: Seed, checkpoints: Checkpoints | None
 ) -> tuple[TrainState, Record]:
     record, devices = checkpoints.record() if checkpoints else None, trainer.task.devices
     if record is None:
         return replicated(trainer.start(seed), devices), {"epoch": 0, "step": 0, "seconds": 0.0}
     _check_record(trainer, record, checkpoints.folder)
     state = checkpoints.restore(trainer.abstract())
-    if name := _not_finite(state):  # earlier versions saved that
+    if name := _not_finite(trainer, state):  # earlier versions saved that
         raise WorkdirError(
             f"{name} is not finite in {checkpoints.folder}/{record['step']}: the training has "
             f"diverged; {_WAY_ON}, in another --workdir"
         )
-    kept = {key: value for key, value in record.items() if key not in ("channels", "fields")}
+    kept = {key: value for key, value in record.items() if key not in (*_WIDTHS, "fields")}
     return replicated(trainer.start(seed, state), devices), kept
 
 
@@ -179,7 +192,9 @@ def _check_record(trainer: Trainer, record: Record, folder: pathlib.Path) -> Non
         begun, left = divmod(record["step"], epoch_steps)
         fits = begun == record["epoch"] and begun + bool(left) <= trainer.recipe.epochs
         fits = fits and record["seconds"] >= 0 and (not left or record["sums"]["steps"] == left)
-        fits = fits and tuple(record.get("channels", trainer.channels)) == trainer.channels
+        own = _network_record(trainer)
+        widths = {name: own.get(name) for name in _WIDTHS}
+        fits = fits and all(record.get(name, given) == given for name, given in widths.items())
     except (KeyError, TypeError):
         fits = False
     if not fits:
@@ -213,14 +228,15 @@ def _train_steps(
         nonlocal paused
         metrics, asked = pending.popleft()
         paused = max(paused, Pause(int(asked)))
-        values = {key: float(value) for key, value in metrics.items()}
+        values = {key: np.asarray(value, np.float64) for key, value in metrics.items()}
         sums["steps"] += 1
-        if not math.isfinite(values["loss"]):
+        wrong = ~np.isfinite(values["loss"])
+        if np.any(wrong):
             raise DivergedError(
-                f"the loss became {values['loss']} in epoch {record['epoch'] + 1}, step "
-                f"{record['epoch'] * count + sums['steps']}; {_WAY_ON}"
+                f"the loss{trainer.whose(wrong)} became {values['loss'][wrong][0]} in epoch "
+                f"{record['epoch'] + 1}, step {record['epoch'] * count + sums['steps']}; {_WAY_ON}"
             )
-        sums.update({key: sums.get(key, 0.0) + value for key, value in values.items()})
+        sums.update({key: np.add(sums.get(key, 0.0), x).tolist() for key, x in values.items()})
 
     # Not a lax.scan over steps: XLA on CPU runs convolution gradients several times slower in it.
     for step in range(record["step"], (record["epoch"] + 1) * count):

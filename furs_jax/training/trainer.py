@@ -1,4 +1,4 @@
-"""What a run's trainings share, and one network's training step, compiled for any seed."""
+"""What a run's trainings share, and a network's training step, compiled for any seed."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from furs_jax.data.augment import normalise
-from furs_jax.data.batches import steps_per_epoch
+from furs_jax.data.batches import Seed, steps_per_epoch
 from furs_jax.data.dataset import AnySplit, Dataset
 from furs_jax.gates import Gates
 from furs_jax.machine import hosts
@@ -26,6 +26,7 @@ from furs_jax.training.step import (
     Compiled,
     Extra,
     TrainState,
+    TrainStep,
     abstract,
     compiled,
     make_train_step,
@@ -66,18 +67,22 @@ class Task(NamedTuple):
 
 
 class Trainer(NamedTuple):
-    """A compiled training step of one network and recipe, for any seed."""
+    """A compiled training step of one network and recipe, for any seed.
+
+    Or of several networks at once, see `furs_jax.training.stacked`: then a seed is a tuple.
+    """
 
     task: Task
     channels: tuple[int, ...]
     recipe: Recipe
     split: AnySplit
-    init: Callable[[int], TrainState]
+    init: Callable[[Seed], TrainState]
     abstract: Callable[[], TrainState]  # shapes and dtypes of the state
     step: Compiled
     objective: Objective
     # Of initial weights, even where `init` takes others
     compile_init: Callable[[], object] = lambda: None
+    vectors: tuple[tuple[int, ...], ...] = ()  # of several networks within that of `channels`
 
     @property
     def epoch_steps(self) -> int:
@@ -92,22 +97,48 @@ class Trainer(NamedTuple):
     def schedule(self) -> Schedule:
         return make_schedule(self.recipe, self.epoch_steps, len(self.channels))
 
-    def start(self, seed: int, state: TrainState | None = None) -> TrainState:
+    def start(self, seed: Seed, state: TrainState | None = None) -> TrainState:
         """The initial state of a seed, or a restored one, with what a step needs besides."""
         state = self.init(seed) if state is None else state
         return state.replace(extra=self._extra(seed))
 
     def compile(self) -> None:
         """The step, as a training would do first; only shapes and dtypes are looked at."""
-        devices = self.task.devices
-        shape = (self.recipe.batch_size // hosts.count(), *self.task.net.image_shape)
-        batch = {"image": np.empty(shape, np.uint8), "label": np.empty(shape[0], np.int32)}
-        state = abstract(self.abstract().replace(extra=self._extra(0)), devices)
+        devices, count = self.task.devices, len(self.vectors)
+        several, seed = ((count,), (0,) * count) if count else ((), 0)
+        images = self.recipe.batch_size // hosts.count()
+        batch = {
+            "image": np.empty((images, *several, *self.task.net.image_shape), np.uint8),
+            "label": np.empty((images, *several), np.int32),
+        }
+        state = abstract(self.abstract().replace(extra=self._extra(seed)), devices)
         self.step.compile(state, shard(batch, len(devices)))
 
-    def _extra(self, seed: int) -> Extra:
-        kept = self.objective.init(jax.random.key(seed), self.task.net.module(self.channels))
+    def _extra(self, seed: Seed) -> Extra:
+        if not self.vectors:
+            return self._extra_of(self.channels, seed)
+        each = map(self._extra_of, self.vectors, seed)
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+
+    def _extra_of(self, channels: Sequence[int], seed: int) -> Extra:
+        kept = self.objective.init(jax.random.key(seed), self.task.net.module(channels))
         return Extra(kept, self.schedule)
+
+    def whose(self, wrong: np.ndarray) -> str:
+        """Of several networks the first with something wrong, as messages name it.
+
+        Args:
+          wrong: bool; its first axis is the network, where there are several.
+        """
+        if not self.vectors:
+            return ""
+        return whose(self.vectors, int(np.argmax(wrong.reshape(len(wrong), -1).any(axis=1))))
+
+
+def whose(vectors: Sequence[Sequence[int]], number: int) -> str:
+    """One of several networks, as messages name it."""
+    widths = " ".join(map(str, vectors[number]))
+    return f" of network {number + 1} of {len(vectors)} ({widths})"
 
 
 def takes_two_programs(task: Task, channels: Sequence[int], batch_size: int) -> bool:
@@ -115,6 +146,9 @@ def takes_two_programs(task: Task, channels: Sequence[int], batch_size: int) -> 
 
     By itself where that was measured faster: on CPU, if the activations of a device's images are
     more than its caches hold.
+
+    Args:
+      batch_size: images, of all networks that are trained at once.
     """
     if task.step_programs != AUTO:
         return task.step_programs == TWO
@@ -142,17 +176,9 @@ def make_trainer(
     """
     objective = objective or task.objective.of_recipe(recipe)
     optimizer = optimizer or make_optimizer(recipe)
-    module = task.net.module(channels, dtype=task.dtype, axis_name=AXIS)
     two_programs = takes_two_programs(task, channels, recipe.batch_size)
-    step = make_train_step(
-        module,
-        optimizer,
-        objective,
-        preprocess=task.preprocess,
-        augmentation=Augmentation(recipe.crop_margin, recipe.flip),
-        two_programs=two_programs,
-    )
-
+    step = step_of(task, channels, recipe, objective, optimizer, two_programs)
+    module = task.net.module(channels, dtype=task.dtype, axis_name=AXIS)
     initial = _initial(module, task.net.image_shape, optimizer)
     init = _compiled_once(initial, task.devices[0].platform)
     return Trainer(
@@ -165,6 +191,25 @@ def make_trainer(
         step=compiled(step, task.devices, two_programs),
         objective=objective,
         compile_init=lambda: init(0),
+    )
+
+
+def step_of(
+    task: Task,
+    channels: Sequence[int],
+    recipe: Recipe,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    two_programs: bool,
+) -> TrainStep:
+    """The training step of a trainer, to be `compiled`."""
+    return make_train_step(
+        task.net.module(channels, dtype=task.dtype, axis_name=AXIS),
+        optimizer,
+        objective,
+        preprocess=task.preprocess,
+        augmentation=Augmentation(recipe.crop_margin, recipe.flip),
+        two_programs=two_programs,
     )
 
 
