@@ -129,6 +129,10 @@ def response() -> ml_collections.ConfigDict:
     # Where to know all about the widths would gain less than this share of what seeds differ by,
     # in expectation, the search ends
     options.least_gain = 0.25
+    # How many of the first networks are trained by one program, each as wide as the widest; "auto":
+    # 1 on CPU, elsewhere as many as the memory surely takes
+    options.at_once = config_dict.placeholder(object)  # takes a number or a word
+    options.at_once = "auto"
     return options
 
 

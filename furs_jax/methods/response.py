@@ -16,15 +16,17 @@ from furs_jax.furs.measure import check_images, make_task_estimate, search_batch
 from furs_jax.machine import hosts
 from furs_jax.machine.programs import release_programs
 from furs_jax.methods import Channels, Method, Record
-from furs_jax.options.schema import Options
+from furs_jax.options.schema import AUTO, Options
 from furs_jax.run.context import Prepared, Run, derived_seed
 from furs_jax.run.entries import compare_entry, training_macs, vector_entry
 from furs_jax.run.lines import PER_SITE, round_phase
-from furs_jax.run.phases import compile_first, train_phase
+from furs_jax.run.phases import compile_first, is_trained, train_phase
 from furs_jax.run.prediction import conclusion, prediction, training_line
+from furs_jax.run.together import train_at_once
 from furs_jax.training.evaluate import Evaluator
+from furs_jax.training.stacked import Stack, make_stacked_trainer, most_at_once
 from furs_jax.training.trainer import make_trainer
-from furs_jax.widths.worth.decisions import Decision, Rules, decide
+from furs_jax.widths.worth.decisions import Decision, Rules, decide, mirrored
 from furs_jax.widths.worth.surface import Noise
 from furs_jax.widths.worth.whole import Whole
 
@@ -46,19 +48,24 @@ class Response(Method):
     def check(self, options: Options, prepared: Prepared) -> None:
         if options.mode == "search":
             check_images(options.furs, prepared.task.dataset.search)
+            if options.response.at_once not in (AUTO, 1):
+                Stack(prepared.task.net, _first(options, prepared)).check()
 
     def search(self, run: Run) -> Channels:
         records = run.workdir.rounds.read()
         most = run.options.response.max_trainings
         for record in records:
             run.console.print(training_line(record, most))
+        before = run.clock.seconds, run.clock.hidden
+        _train_at_once(run, len(records))
         while following := _following(run, records):
             hosts.agree("the next channel vector", following)
-            record = _trained(run, records, following)
+            record = _trained(run, records, following, before)
             run.workdir.rounds.append(record)
             run.console.print(training_line(record, most))
             records.append(record)
             release_programs()
+            before = run.clock.seconds, run.clock.hidden
         hosts.agree("the widths", records[-1]["found"])
         run.console.print(conclusion(records, run.task.net.site_names))
         return tuple(records[-1]["found"])
@@ -115,16 +122,45 @@ def _score(record: Record) -> float:
     return -math.log(max(record["search_loss"], 1e-12))
 
 
-def _trained(run: Run, records: Sequence[Record], channels: Sequence[int]) -> Record:
-    """Trains a vector's network; the line of it, and of what is known then."""
-    index, search = len(records), run.task.dataset.search
-    before, hidden = run.clock.seconds, run.clock.hidden
+def _first(options: Options, given: Prepared | Run) -> list[Channels]:
+    """The vectors that are trained whatever others score."""
+    others = mirrored(_space(options, given), _rules(options).first, _seed(options))
+    return [given.start, *others][: options.response.max_trainings]
+
+
+def _train_at_once(run: Run, done: int) -> None:
+    """Trains the first vectors, several by one program; `_trained` then finds that done."""
+    vectors, most = _first(run.options, run), run.options.response.max_trainings
+    recipe, split, count = run.options.train, run.task.dataset.train, run.options.response.at_once
+    if count == AUTO:
+        count = hosts.from_first(lambda: most_at_once(run.task, vectors, recipe, split))
+    for first in range(0, len(vectors), count):
+        part = range(len(vectors))[first : first + count]
+        if len(part) == 1 or part[-1] < done:
+            continue
+        trainer = make_stacked_trainer(run.task, vectors[first : first + count], recipe, split)
+        title = f"trainings {first + 1} to {part[-1] + 1}/{most}"
+        train_at_once(run, trainer, list(map(round_phase, part)), title, [(_SEED, i) for i in part])
+        release_programs()
+
+
+def _trained(
+    run: Run, records: Sequence[Record], channels: Sequence[int], clock: tuple[float, float]
+) -> Record:
+    """Trains a vector's network; the line of it, and of what is known then.
+
+    Args:
+      clock: seconds of compiling, seen and hidden, before what the line counts.
+    """
+    index, search, (before, hidden) = len(records), run.task.dataset.search, clock
     trainer = make_trainer(run.task, channels, run.options.train, run.task.dataset.train)
     evaluate = Evaluator(run.task, channels)
     phase, title = round_phase(index), f"training {index + 1}/{run.options.response.max_trainings}"
+    finished = is_trained(run, phase, trainer.recipe.epochs)
 
     def compile_ahead() -> None:
-        evaluate.compile(trainer.abstract().variables, search)
+        if not finished:
+            evaluate.compile(trainer.abstract().variables, search)
 
     compile_first(run, trainer, phase, title)
     waiting = run.console.waiting(f"{title}, compiling what measures it")
@@ -132,7 +168,8 @@ def _trained(run: Run, records: Sequence[Record], channels: Sequence[int]) -> Re
         compiled = run.clock.seconds
         state, trained = train_phase(run, trainer, phase, title, (_SEED, index))
         compiled = run.clock.seconds - compiled
-    scores, start = evaluate(state.variables, search), time.monotonic()
+    scores = trained.get("search") or evaluate(state.variables, search)
+    start = time.monotonic()
     compiling = run.clock.seconds
     furs = {} if records else _furs(run, channels, state.variables)
     compiling = run.clock.seconds - compiling
@@ -177,14 +214,26 @@ def _told(run: Run, records: Sequence[Record]) -> Record:
     }
 
 
+def _space(options: Options, given: Prepared | Run, centre: np.ndarray | None = None) -> Whole:
+    """The vectors that may be tried."""
+    widths = options.reallocate.min_channels, options.reallocate.channel_multiple
+    return Whole(given.task.net, given.budget, given.start, given.cost, *widths, centre)
+
+
+def _rules(options: Options) -> Rules:
+    return Rules(most=options.response.max_trainings, least=options.response.least_gain)
+
+
+def _seed(options: Options) -> int:
+    return derived_seed(options.seed, _SEED, 0)
+
+
 def _decision(run: Run, records: Sequence[Record]) -> Decision:
-    options, limits = run.options, run.options.reallocate
-    tried = [tuple(record["channels"]) for record in records]
+    options, tried = run.options, [tuple(record["channels"]) for record in records]
     found = records[-2]["found"] if len(records) > 1 else run.start
     # What was found may lie far beyond all that was trained, where nothing is known.
     centre = np.clip(found, np.min(tried, axis=0), np.max(tried, axis=0))
-    widths = limits.min_channels, limits.channel_multiple
-    space = Whole(run.task.net, run.budget, run.start, run.cost, *widths, centre)
+    space = _space(options, run, centre)
     # A FUR is of one more unit of the cost, a slope of so many shares of the width.
     direction = np.array(records[0]["utilisation"]["furs"]) * space.elasticities
     return decide(
@@ -192,7 +241,7 @@ def _decision(run: Run, records: Sequence[Record]) -> Decision:
         tried,
         [record["score"] for record in records],
         _NOISE,
-        derived_seed(options.seed, _SEED, 0),
-        Rules(most=options.response.max_trainings, least=options.response.least_gain),
+        _seed(options),
+        _rules(options),
         direction,
     )

@@ -156,6 +156,7 @@ class ResponseOptions:
 
     max_trainings: int = _of(_COUNT)
     least_gain: float = _of(Number(0, MANY))
+    at_once: int | str = _of(Either(whole(1, MANY), AUTO))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from furs_jax.machine import hosts
 from furs_jax.run.context import Run, derived_seed
-from furs_jax.run.phases import is_trained, journalled
+from furs_jax.run.phases import compile_first, is_trained, journalled
 from furs_jax.training.checkpoint import Checkpoints
 from furs_jax.training.loading import module_record
 from furs_jax.training.stacked import Stack, StackEvaluator
@@ -44,15 +44,17 @@ def train_at_once(
     def lines(record: Record) -> list[Record]:
         return [{"phase": phase, **own(record, place)} for place, phase in enumerate(phases)]
 
-    with run.clock.ahead(trainer.compile_init):
-        if hosts.count() == 1:
-            trainer.compile()
+    net, vectors, search = run.task.net, trainer.vectors, run.task.dataset.search
+    stack, evaluate, shapes = (
+        Stack(net, vectors),
+        StackEvaluator(run.task, vectors),
+        trainer.abstract(),
+    )
+    compile_first(run, trainer, name)
+    with run.clock.ahead(lambda: evaluate.compile((shapes.variables, shapes.widths), search)):
         state, record = journalled(run, trainer, name, title, all_seeds, lines)
-    net, vectors = run.task.net, trainer.vectors
-    stack = Stack(net, vectors)
     states = [stack.alone(state, number) for number in range(len(phases))]
-    evaluate = StackEvaluator(run.task, vectors)
-    scores = evaluate([each.variables for each in states], run.task.dataset.search)
+    scores = evaluate([each.variables for each in states], search)
     for number, phase in enumerate(phases):
         if not is_trained(run, phase, epochs):
             content = {**own(record, number), "search": scores[number]}

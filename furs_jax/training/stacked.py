@@ -40,6 +40,7 @@ from furs_jax.training.step import (
     compiled,
     data_parallel,
     make_eval_step,
+    replicated,
     side_by_side,
 )
 from furs_jax.training.trainer import (
@@ -231,7 +232,8 @@ class StackEvaluator(Evaluator):
         Raises:
           DivergedError: the loss of one is not finite.
         """
-        sums = self.sums((self._stack.variables(each), self._stack.widths), split)
+        stack = self._stack.variables(each), self._stack.widths
+        sums = self.sums(replicated(stack, self._task.devices), split)
         return [
             scores(
                 {key: value[number] for key, value in sums.items()},

@@ -142,6 +142,8 @@ def record_calls(monkeypatch: pytest.MonkeyPatch) -> Recording:
             "Evaluator": make_evaluator,
             "release_programs": lambda: None,
             "compile_first": lambda *_: None,
+            "make_stacked_trainer": lambda task, vectors, *_: vectors,
+            "train_at_once": lambda run, *given: made.calls.append(("at once", *given)),
         },
         compare: {
             "is_trained": lambda *_: True,

@@ -128,6 +128,7 @@ CHANGED = {
     "search.stop_when_equal": (True, {"search.rounds": 2}),
     "response.max_trainings": (2, {"method": "response", "response.least_gain": 1e5}),
     "response.least_gain": (1e5, {"method": "response", "response.max_trainings": 6}),
+    "response.at_once": (2, {"method": "response", "response.max_trainings": 2}),
     "prune.width_multiplier": (0.5, {"method": f"{__name__}:Pruned"}),
     "prune.expand": (2.0, {"method": f"{__name__}:Widest"}),
     "prune.penalty": (0.1, {"method": f"{__name__}:Unmeasured"}),
