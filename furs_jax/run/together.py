@@ -45,12 +45,9 @@ def train_at_once(
         return [{"phase": phase, **own(record, place)} for place, phase in enumerate(phases)]
 
     net, vectors, search = run.task.net, trainer.vectors, run.task.dataset.search
-    stack, evaluate, shapes = (
-        Stack(net, vectors),
-        StackEvaluator(run.task, vectors),
-        trainer.abstract(),
-    )
-    compile_first(run, trainer, name)
+    stack, evaluate = Stack(net, vectors), StackEvaluator(run.task, vectors)
+    shapes = trainer.abstract()
+    compile_first(run, trainer, name, title)
     with run.clock.ahead(lambda: evaluate.compile((shapes.variables, shapes.widths), search)):
         state, record = journalled(run, trainer, name, title, all_seeds, lines)
     states = [stack.alone(state, number) for number in range(len(phases))]
