@@ -25,7 +25,7 @@ def prediction(rounds: Sequence[Record]) -> Record:
     bounds = [last[key] for key in ("gain", "low", "high")]
     points = _accuracy_per_score(rounds)
     gain, low, high = (points * bound for bound in bounds)
-    log_loss = [-bound for bound in bounds]
+    log_loss = [0.0 - bound for bound in bounds]  # no minus zero
     return {
         "gain": gain,
         "low": low,

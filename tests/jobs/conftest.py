@@ -72,7 +72,7 @@ def record_calls(monkeypatch: pytest.MonkeyPatch) -> Recording:
             made.calls.append(Evaluation(variables, tuple(channels), split, size))
             own = made.loss_of(channels)
             loss = made.losses.get(str(variables)[:8], own)
-            return {"loss": loss, "top1": 1 - own, "top5": 0.99}
+            return {"loss": loss, "top1": 1 - own, "top5": max(0.9, 1 - own)}
 
         return evaluate
 
