@@ -65,6 +65,8 @@ setup(
         "report": ["matplotlib>=3.10"],
         # Event files of `python -m furs_jax.report RUN --tensorboard=DIR`; no TensorFlow.
         "tensorboard": ["tensorboardX>=2.6.5"],
+        # What `python -m furs_jax.export` writes, and runs to see that it is right.
+        "export": ["onnx>=1.23", "onnxruntime>=1.32", "safetensors>=0.8"],
         "test": [
             "hypothesis>=6.100",
             "import-linter>=2.17",

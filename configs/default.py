@@ -174,7 +174,8 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     """The options; `argument` "smoke" (configs/x.py:smoke) gives a run of about a minute."""
     config = ml_collections.ConfigDict()
     # "search", "train" (the given widths, by config.final), "evaluate" (the test split), "furs" (as
-    # measured in a search) or "describe" (the table of layers, without the data).
+    # measured in a search), "describe" (the table of layers, without the data) or "predict" (the
+    # classes of image files, or of folders of them, which follow the options).
     config.mode = "search"
     # How the widths are found: a file in furs_jax/methods, or your own, "my_module:MyMethod".
     config.method = "network_adjustment"
@@ -197,7 +198,8 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.channels = config_dict.placeholder(tuple)
     config.channels_from = config_dict.placeholder(str)
     # Weights to begin with, and their widths: a folder in a run's checkpoints/. Of the first round,
-    # or of mode "train"; what modes "evaluate" and "furs" look at.
+    # or of mode "train"; what modes "evaluate" and "furs" look at. Mode "predict" takes a run's
+    # folder and an export, too.
     config.init_from = config_dict.placeholder(str)
     # Of its layers whose size follows the number of classes: "load", or "fresh" initial weights, as
     # for fine-tuning on other classes than the checkpoint was trained for.

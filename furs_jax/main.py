@@ -8,7 +8,7 @@ from absl import flags
 from furs_jax import cli
 from furs_jax.machine import huge_pages
 from furs_jax.machine.stop import Stop
-from furs_jax.options.schema import Options
+from furs_jax.options.schema import PREDICT, Options
 
 _COORDINATOR = flags.DEFINE_string(
     "coordinator",
@@ -23,7 +23,7 @@ _HEARTBEAT = flags.DEFINE_integer(
 
 
 def main(arguments: list[str], options: Options, workdir: str | None) -> None:
-    if arguments:
+    if arguments and options.mode != PREDICT:
         sys.exit(f"furs_jax: {arguments[0]!r} is no option; options look like --config.seed=1")
     with Stop().install() as stop:
         # Imported here, so that wrong options are reported without waiting for JAX.
@@ -36,7 +36,7 @@ def main(arguments: list[str], options: Options, workdir: str | None) -> None:
                 sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         from furs_jax.jobs.dispatch import do
 
-        do(options, workdir, stop)
+        do(options, workdir, stop, arguments)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 #   bash launch/test.sh [pytest arguments]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-. launch/venv.sh test,images,tfds,report,tensorboard
+. launch/venv.sh test,images,tfds,report,export,tensorboard
 ruff check .
 ruff format --check .
 # One worker for each core; tests of one group share what they compile.

@@ -19,6 +19,10 @@ class AnySplit(Protocol):
     def image_shape(self) -> tuple[int, int, int]:
         """(H, W, C)."""
 
+    @property
+    def eval_crop(self) -> float:
+        """The share of an image's shorter side that evaluation cuts from its middle."""
+
     def take(self, index: np.ndarray | slice) -> "AnySplit":
         """The images at `index`, places in the split."""
 
@@ -42,6 +46,8 @@ class Split(NamedTuple):
 
     images: np.ndarray  # uint8, shape (N, H, W, C)
     labels: np.ndarray  # int32, shape (N,)
+
+    eval_crop = 1.0
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

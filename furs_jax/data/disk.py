@@ -65,6 +65,10 @@ class DiskSplit:
     def image_shape(self) -> tuple[int, int, int]:
         return (self.reading.image_size, self.reading.image_size, 3)
 
+    @property
+    def eval_crop(self) -> float:
+        return self.reading.eval_crop
+
     def take(self, index: np.ndarray | slice) -> "DiskSplit":
         return dataclasses.replace(self, numbers=self.numbers[index], labels=self.labels[index])
 

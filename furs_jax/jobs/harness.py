@@ -163,6 +163,7 @@ def _record_data(dataset: Dataset) -> Record:
     return {
         **{field: list(getattr(dataset, field)) for field in fields},
         "images": {split: len(getattr(dataset, split).labels) for split in splits},
+        "eval_crop": dataset.test.eval_crop,
     }
 
 

@@ -1,106 +1,32 @@
-"""A run's network, to be used: `furs_jax.load`."""
+"""A run's or an export's network, to be used: `furs_jax.load`."""
 
 import dataclasses
-import functools
 import os
 import pathlib
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
 from furs_jax import paths
-from furs_jax.data.augment import normalise
 from furs_jax.errors import ConfigError, DataError, FursError, WorkdirError
+from furs_jax.jobs.compare import START
+from furs_jax.jobs.exported import is_export, read_export
+from furs_jax.jobs.predicting import ExportedProgram, Preprocessing, TrainedNetwork
 from furs_jax.jobs.prepare import dataset_of
 from furs_jax.jobs.vectors import initial_network
 from furs_jax.machine.devices import resolve_dtype
 from furs_jax.machine.sealed import damaged
-from furs_jax.networks.network import Network
-from furs_jax.objectives import Variables
 from furs_jax.options.parse import of_record
 from furs_jax.options.schema import DataOptions, Options
 from furs_jax.run.folder import Files
 from furs_jax.run.lines import final_phase, pruned_phase
 from furs_jax.training.checkpoint import latest_step
+from furs_jax.training.distill import ORIGINAL
 from furs_jax.training.loading import load_network, recorded_network
-
-_AT_ONCE = 64  # images that are computed together; bounds the memory
-
-
-class Preprocessing(NamedTuple):
-    """What becomes of a uint8 image before the network: (image / 255 - mean) / std."""
-
-    mean: tuple[float, ...]  # of each image channel, of 1
-    std: tuple[float, ...]
-    image_shape: tuple[int, int, int]  # (H, W, C)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class TrainedNetwork:
-    """A network as a run has trained it.
-
-    Attributes:
-      net: the searchable network.
-      channels: the vector that was trained.
-      variables: {"params", "batch_stats"}, numpy arrays, of net.module(channels).
-      classes: their names, in order of the outputs; their numbers, "0" and on, where the data set
-        has no names.
-      preprocessing: of the images, as in the training.
-      dtype: of the computation.
-    """
-
-    net: Network
-    channels: tuple[int, ...]
-    variables: Variables
-    classes: tuple[str, ...]
-    preprocessing: Preprocessing
-    dtype: str
-
-    def predict(self, images: np.ndarray) -> np.ndarray:
-        """The probability of each class, float32, shape (N, K): the softmax of the logits.
-
-        Args:
-          images: uint8, shape (N, H, W, C), with H, W and C as in `preprocessing`. They are what
-            the run tested on: of a set whose images differ in size, crops of `data.image_size`.
-
-        Raises:
-          ConfigError: they have another type or shape.
-        """
-        images, shape = np.asarray(images), self.preprocessing.image_shape
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != shape:
-            raise ConfigError(
-                f"predict takes uint8 images of the shape (N, {', '.join(map(str, shape))}), not "
-                f"{images.dtype} of {images.shape}"
-            )
-        found = [np.zeros((0, len(self.classes)), np.float32)]
-        for begin in range(0, len(images), _AT_ONCE):
-            part = images[begin : begin + _AT_ONCE]
-            # Up to powers of two, so that few sizes are compiled.
-            missing = (1 << (len(part) - 1).bit_length()) - len(part)
-            filled = np.pad(part, ((0, missing), (0, 0), (0, 0), (0, 0)))
-            found.append(np.asarray(self._probabilities(filled))[: len(part)])
-        return np.concatenate(found)
-
-    @functools.cached_property
-    def _probabilities(self) -> Callable[[np.ndarray], jax.Array]:
-        module = self.net.module(self.channels, dtype=self.dtype)
-        mean, std, _ = self.preprocessing
-
-        @jax.jit
-        def probabilities(variables: Variables, images: jax.Array) -> jax.Array:
-            logits = module.apply(variables, normalise(images, mean, std))
-            return jax.nn.softmax(logits.astype(jnp.float32))
-
-        return functools.partial(probabilities, jax.device_put(self.variables))
 
 
 def load(
     path: str | os.PathLike, network: str | None = None, cost: str | None = None
-) -> TrainedNetwork:
-    """The network that a run has found and trained, or another one of its checkpoints.
+) -> TrainedNetwork | ExportedProgram:
+    """The network that a run has found and trained, another of its checkpoints, or an export.
 
         found = furs_jax.load("runs/digits")
         found.classes[found.predict(images)[0].argmax()]
@@ -111,6 +37,8 @@ def load(
         runs/digits/checkpoints/final_original_0.
         Of a method that prunes while it trains the found network is the smaller one that is left
         (final_searched_0_pruned); final_searched_0 was trained, and computes the same.
+        Or what `python -m furs_jax.export` wrote as safetensors, or as StableHLO, which predicts
+        and holds no variables.
       network, cost: where the run's are your own, "my_package.my_module:MyNet". Their code is
         imported because you name it; what the run's files name is not.
 
@@ -121,9 +49,12 @@ def load(
       DataError: a run of an earlier version has not recorded how its images are prepared, and its
         data set can't be read.
     """
-    files, phase = _find(pathlib.Path(paths.resolve(path, "path=")))
+    given = pathlib.Path(paths.resolve(path, "path="))
+    if is_export(given):
+        return read_export(given, network)
+    files, phase = _find(given)
     stored = files.read_config()
-    folder = files.checkpoints / (phase or _found_phase(files))
+    folder = files.checkpoints / (phase or found_phase(files))
     if latest_step(folder) is None:
         raise WorkdirError(
             f"there is no checkpoint in {folder}: give another folder in {files.checkpoints}, or "
@@ -138,7 +69,7 @@ def load(
     net = recorded_network(str(folder), initial_network(options, images)[0].net, "path")
     channels, variables = load_network(str(folder), net, "path", options.data.name)
     classes = images.class_names or tuple(map(str, range(images.num_classes)))
-    preprocessing = Preprocessing(images.mean, images.std, images.image_shape)
+    preprocessing = Preprocessing(images.mean, images.std, images.image_shape, images.eval_crop)
     dtype = resolve_dtype(options.dtype)
     return TrainedNetwork(net, channels, variables, classes, preprocessing, dtype)
 
@@ -154,14 +85,24 @@ def _find(folder: pathlib.Path) -> tuple[Files, str | None]:
         if files.config.is_file() and (phase is None or folder.parent == files.checkpoints):
             return files, phase
     raise ConfigError(
-        f"{folder} is no run's folder, which has a config.json, and no folder in a run's "
-        "checkpoints/, such as runs/digits/checkpoints/final_searched_0"
+        f"{folder} is no run's folder, which has a config.json, no folder in a run's checkpoints/, "
+        "such as runs/digits/checkpoints/final_searched_0, and no export"
     )
 
 
-def _found_phase(files: Files) -> str:
+def found_phase(files: Files, name: str | None = None, seed: int = 0) -> str:
+    """The folder in a finished run's checkpoints/ that holds a network as it was tested.
+
+    Args:
+      name: of the network in result.json; None: the found one, of mode "train" the given one.
+      seed: which of its trainings.
+
+    Raises:
+      ConfigError: the run has no such network or seed.
+      WorkdirError: it isn't finished.
+    """
     result = files.read_result() or {}
-    names = [name for name in ("searched", "trained") if name in result]
+    names = [name for name in ("searched", "trained", START, ORIGINAL) if name in result]
     if not names:
         there = files.checkpoints.iterdir() if files.checkpoints.is_dir() else ()
         others = sorted(str(folder) for folder in there if latest_step(folder) is not None)
@@ -169,9 +110,17 @@ def _found_phase(files: Files) -> str:
             f"the run {files.path} is not finished: the command that began it goes on with it"
             f"{'; or give one of ' if others else ''}{', '.join(others)}"
         )
-    pruned = pruned_phase(names[0], 0)
+    name = name or names[0]
+    if name not in names:
+        raise ConfigError(f"{files.path} has no network {name!r}; it has {', '.join(names)}")
+    if seed not in range(seeds := len(result[name]["seeds"])):
+        raise ConfigError(
+            f"{files.path} has trained {name} with {seeds} seed{'s' if seeds > 1 else ''}, counted "
+            f"from 0; there is no seed {seed}"
+        )
+    pruned = pruned_phase(name, seed)
     there = latest_step(files.checkpoints / pruned) is not None
-    return pruned if there else final_phase(names[0], 0)
+    return pruned if there else final_phase(name, seed)
 
 
 def _with_own_code(options: Options, path: str | os.PathLike, **given: str | None) -> Options:
@@ -198,6 +147,7 @@ class _Images(NamedTuple):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     class_names: tuple[str, ...]
+    eval_crop: float
 
 
 def _images(stored: dict[str, Any], options: DataOptions, files: Files) -> _Images:
@@ -207,6 +157,7 @@ def _images(stored: dict[str, Any], options: DataOptions, files: Files) -> _Imag
             tuple(network["image_shape"]),
             network["num_classes"],
             *(tuple(data[field]) for field in ("mean", "std", "class_names")),
+            data.get("eval_crop", _crop_of(options, network["image_shape"])),
         )
     try:  # an earlier version's run
         dataset = dataset_of(options)
@@ -215,4 +166,11 @@ def _images(stored: dict[str, Any], options: DataOptions, files: Files) -> _Imag
             f"{files.config} does not tell how images are prepared, and the data set that would "
             f"can't be read: {error}"
         ) from error
-    return _Images(*(getattr(dataset, field) for field in _Images._fields))
+    known = (getattr(dataset, field) for field in _Images._fields[:-1])
+    return _Images(*known, dataset.test.eval_crop)
+
+
+def _crop_of(options: DataOptions, image_shape: list[int]) -> float:
+    """Of a run that did not record it: images on disk are cut to squares of `image_size`."""
+    on_disk = list(image_shape) == [options.image_size, options.image_size, 3]
+    return options.eval_crop if on_disk else 1.0

@@ -33,7 +33,8 @@ LOAD, FRESH = "load", "fresh"
 MAX_RATE = 0.5  # of dropping a channel
 MAX_WIDTH = 64  # of networks, times the usual one
 METRICS = ("loss", "accuracy")
-MODES = ("search", "train", "evaluate", "furs", "describe")
+PREDICT = "predict"  # the mode that takes files
+MODES = ("search", "train", "evaluate", "furs", "describe", PREDICT)
 BENCHMARKS = ("headroom", "truth")  # modes that no user gives: of the runs of furs_jax.bench
 PADDINGS = ("max", "local")
 

@@ -98,16 +98,24 @@ def recorded_network(path: str, net: Network, option: str) -> Network:
     """
     with _opened(path, option) as checkpoints:
         channels, record = _channels(checkpoints, net, f"{option}={path}"), checkpoints.record()
-    own, given = _fields(net), record.get("fields", {})
     try:
-        fields = {name: _as_tuples(value) for name, value in given.items()}
-        if not (fields.keys() <= own.keys() and all(map(_is_whole, fields.values()))):
-            raise ValueError("its module has other fields")
-        other = {name: value for name, value in fields.items() if value != own[name]}
-        found = net.of(channels, **other) if other else net
-        net_shapes(found, channels)
+        return with_fields(net, channels, record.get("fields", {}))
     except Exception as error:  # whatever a module makes of wrong values
         raise ConfigError(f"{option}={path} is of another network than {net.name}") from error
+
+
+def with_fields(net: Network, channels: Sequence[int], given: dict[str, Any]) -> Network:
+    """The network with fields of `module_record`, `net` itself where it has them all.
+
+    Raises:
+      Exception: whatever the module makes of wrong values, or of the channels.
+    """
+    own, fields = _fields(net), {name: _as_tuples(value) for name, value in given.items()}
+    if not (fields.keys() <= own.keys() and all(map(_is_whole, fields.values()))):
+        raise ValueError("its module has other fields")
+    other = {name: value for name, value in fields.items() if value != own[name]}
+    found = net.of(channels, **other) if other else net
+    net_shapes(found, channels)
     return found
 
 

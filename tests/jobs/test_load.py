@@ -76,7 +76,7 @@ def test_it_holds_what_the_run_has_trained(trained):
     assert found.net.channels == (4, 4, 8, 8, 16, 16)  # the original's
     assert found.classes == tuple("0123456789")
     data = load_dataset("digits", 0.2)
-    assert found.preprocessing == (data.mean, data.std, (8, 8, 1))
+    assert found.preprocessing == (data.mean, data.std, (8, 8, 1), 1.0)
     params = found.variables["params"]
     assert type(params["head"]["kernel"]) is np.ndarray
     assert params["head"]["kernel"].shape == (9, 10)
@@ -100,7 +100,7 @@ def test_memory_is_that_of_a_few_images(trained, monkeypatch):
         sizes.append(len(images))
         return np.zeros((len(images), 10), np.float32)
 
-    found.__dict__["_probabilities"] = counted
+    found.__dict__["_compute"] = counted
     assert found.predict(np.zeros((150, 8, 8, 1), np.uint8)).shape == (150, 10)
     assert found.predict(np.zeros((3, 8, 8, 1), np.uint8)).shape == (3, 10)
     assert sizes == [64, 64, 32, 4]

@@ -41,7 +41,8 @@ def test_a_run_s_files_hold_what_the_readme_says(recording, tmp_path, monkeypatc
     config = unseal((folder / "config.json").read_text())
     assert set(config) == {"config", "channels", "network", "data", "finals", "versions", "devices"}
     images = {split: len(getattr(DATA, split).labels) for split in ("train", "search", "test")}
-    assert config["data"] == {"mean": [0.5], "std": [0.25], "class_names": [], "images": images}
+    known = {"mean": [0.5], "std": [0.25], "class_names": [], "eval_crop": 1.0}
+    assert config["data"] == {**known, "images": images}
     assert config["finals"] == ["original", "start", "searched"]
     assert dict(options_lib.flat(config["config"])).keys() == options_lib.OPTIONS.keys()
     assert tuple(config["channels"]) == recording.of(Training)[0].trainer.channels
