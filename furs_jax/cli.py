@@ -1,10 +1,12 @@
 """What the command lines share: the config, its overrides, --workdir, and errors as one line."""
 
+import argparse
 import os
 import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 import ml_collections
 from absl import app, flags, logging
@@ -24,6 +26,13 @@ flags.DEFINE_string(
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "The run's folder. The same command goes on with the run that it holds."
 )
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Of the commands that have no config: a mistake is one line, as everywhere."""
+
+    def error(self, message: str) -> NoReturn:
+        sys.exit(f"furs_jax: {message}; --help tells more")
 
 
 def execute(command: Callable[[list[str], Options, str | None], None]) -> None:

@@ -58,6 +58,6 @@ def behind(found: Any, seam: type, name: str) -> Any:
     if not (isinstance(found, type) and issubclass(found, seam)):
         raise ConfigError(
             f"{name} is no subclass of {seam.__module__}.{seam.__name__}: derive it from that "
-            "(docs/ARCHITECTURE.md, 'The three seams')"
+            "(docs/ARCHITECTURE.md, 'The seams')"
         )
     return found

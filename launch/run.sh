@@ -4,6 +4,7 @@
 #   bash launch/run.sh sweep --config=configs/fashion.py --workdir=runs/budgets \
 #       --sweep.width_multiplier=0.5,0.8,1.0
 #   bash launch/run.sh report runs/fashion
+#   bash launch/run.sh export runs/fashion --format=onnx
 # Without arguments: the digits demo, in runs/digits. Relative folders are relative to the one that
 # you call this from; configs/ are found from there or from the project's folder.
 set -euo pipefail
@@ -14,6 +15,7 @@ program=(-m furs_jax.main) extras=""
 case "${1:-}" in
     sweep) program=("$project/launch/sweep.py") extras=report && shift ;;
     report) program=(-m furs_jax.report) extras=report && shift ;;
+    export) program=(-m furs_jax.export) extras=export && shift ;;
     "") set -- --config=configs/digits.py --workdir="$project/runs/digits" ;;
 esac
 case "${PYTHON:-}" in [!/]*/*) PYTHON=$called_from/$PYTHON ;; esac

@@ -12,15 +12,15 @@ FreeType, Pillow or NumPy may change any. glyphs.json has these versions, the fa
 files' digests.
 """
 
-import argparse
 import hashlib
 import os
 import pathlib
 import sys
 import tempfile
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from furs_jax.cli import OneLineParser
 from furs_jax.data import idx_files
 from furs_jax.data.fonts import folder_fonts, package_fonts
 from furs_jax.errors import DataError, FursError, MissingExtraError
@@ -61,13 +61,10 @@ def save(folder: pathlib.Path, glyphs: "GlyphSet") -> None:
     sealed.sync_folder(folder.parent)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:  # one line, as everywhere
-        sys.exit(f"furs_jax: {message}; --help tells more")
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = _Parser("python -m furs_jax.data.glyphs", description=__doc__.partition("\n\n")[2])
+    parser = OneLineParser(
+        "python -m furs_jax.data.glyphs", description=__doc__.partition("\n\n")[2]
+    )
     parser.add_argument("folder", metavar="DIR", help="the folder to write")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="0 or more")
     parser.add_argument("--fonts", metavar="FOLDER", help="of fonts, in place of the packages")

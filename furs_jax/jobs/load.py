@@ -52,7 +52,7 @@ def load(
     given = pathlib.Path(paths.resolve(path, "path="))
     if is_export(given):
         return read_export(given, network)
-    files, phase = _find(given)
+    files, phase = find_run(given)
     stored = files.read_config()
     folder = files.checkpoints / (phase or found_phase(files))
     if latest_step(folder) is None:
@@ -74,7 +74,7 @@ def load(
     return TrainedNetwork(net, channels, variables, classes, preprocessing, dtype)
 
 
-def _find(folder: pathlib.Path) -> tuple[Files, str | None]:
+def find_run(folder: pathlib.Path) -> tuple[Files, str | None]:
     """The run of a folder, and which of its checkpoints the folder is.
 
     Raises:
@@ -134,7 +134,8 @@ def _with_own_code(options: Options, path: str | os.PathLike, **given: str | Non
         if ":" in (name := getattr(options, option)):
             raise ConfigError(
                 f"the {option} of {path} is {name}, whose code is imported if you ask "
-                f"for it: load({os.fspath(path)!r}, {option}={name!r})"
+                f"for it: load({os.fspath(path)!r}, {option}={name!r}), or on a command line "
+                f"--config.{option}={name} (mode=predict), --own_{option}={name} (export)"
             )
     return dataclasses.replace(options, **named)
 

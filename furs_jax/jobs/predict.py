@@ -12,7 +12,7 @@ import numpy as np
 
 from furs_jax import paths
 from furs_jax.data.batches import evaluation_batches
-from furs_jax.data.disk import Reading
+from furs_jax.data.disk import DiskSplit, Reading
 from furs_jax.data.named_files import named_images, to_channels
 from furs_jax.errors import ConfigError, WorkdirError
 from furs_jax.jobs.load import load
@@ -53,10 +53,19 @@ def perform(
             writer.writerow([*told, *(f"{share:.6f}" for share in shares)])
 
 
-def _rows(
-    found: Predictor, files: Sequence[str], options: DataOptions
-) -> Iterator[tuple[str, np.ndarray]]:
-    """File and probabilities, shape (K,), of each image that can be read."""
+def read_images(found: Predictor, names: Sequence[str], most: int) -> np.ndarray:
+    """The first images of files and folders, as the network takes them: uint8 (n, H, W, C).
+
+    Raises:
+      ConfigError, DataError, MissingExtraError: they can't be, or can't be read.
+    """
+    files, split = _split(found, names)
+    images = split.examples(np.arange(min(most, len(files))))["image"]
+    return to_channels(images, found.preprocessing.image_shape[-1])
+
+
+def _split(found: Predictor, names: Sequence[str], **reading: Any) -> tuple[list[str], DiskSplit]:
+    """The files, and what a network sees of them, but for its number of channels."""
     height, width, channels = found.preprocessing.image_shape
     if height != width:
         raise ConfigError(
@@ -64,16 +73,21 @@ def _rows(
             "give arrays to furs_jax.load(PATH).predict"
         )
     to_channels(np.zeros((1, 1, 1, 3), np.uint8), channels)  # refused before files are read
-    reading = Reading(
-        image_size=height,
-        eval_crop=found.preprocessing.eval_crop,
-        **{name: getattr(options, name) for name in ("workers", "prefetch", "on_corrupt")},
-    )
-    names, split = named_images(files, reading)
+    crop = found.preprocessing.eval_crop
+    return named_images(names, Reading(image_size=height, eval_crop=crop, **reading))
+
+
+def _rows(
+    found: Predictor, files: Sequence[str], options: DataOptions
+) -> Iterator[tuple[str, np.ndarray]]:
+    """File and probabilities, shape (K,), of each image that can be read."""
+    kept = {name: getattr(options, name) for name in ("workers", "prefetch", "on_corrupt")}
+    names, split = _split(found, files, **kept)
 
     def rows() -> Iterator[tuple[str, np.ndarray]]:
         for batch in evaluation_batches(split, min(_BATCH, len(names))):
-            probabilities = found.predict(to_channels(batch["image"], channels))
+            images = to_channels(batch["image"], found.preprocessing.image_shape[-1])
+            probabilities = found.predict(images)
             for place, weight, share in zip(
                 batch["index"], batch["weight"], probabilities, strict=True
             ):

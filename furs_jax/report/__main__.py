@@ -9,16 +9,15 @@ With --tensorboard the journals are written as event files of TensorBoard, too (
 `tensorboard`), of several runs into a folder for each.
 """
 
-import argparse
 import importlib
 import os
 import pathlib
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import NoReturn
 from urllib.parse import quote
 
+from furs_jax.cli import OneLineParser
 from furs_jax.errors import ConfigError, FursError, MissingExtraError
 from furs_jax.paths import resolve
 from furs_jax.report.method_table import MethodTable, are_methods, compare_methods
@@ -124,13 +123,8 @@ def _write_events(runs: Sequence[RunRecord], folder: pathlib.Path, figures: path
         write_events(run, folder / name)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:  # one line, as everywhere
-        sys.exit(f"furs_jax: {message}; --help tells more")
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = _Parser("python -m furs_jax.report", description=__doc__.partition("\n\n")[2])
+    parser = OneLineParser("python -m furs_jax.report", description=__doc__.partition("\n\n")[2])
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's --workdir")
     parser.add_argument("--output", metavar="DIR", help="the folder to write to")
     parser.add_argument("--tensorboard", metavar="DIR", help="the folder of event files to write")
