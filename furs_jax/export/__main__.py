@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from furs_jax import paths, plugins
 from furs_jax.cli import OneLineParser
-from furs_jax.errors import ConfigError, FursError
+from furs_jax.errors import ConfigError, DataError, FursError
 from furs_jax.run.text import printable
 
 _IMAGES = 64  # to compare on
@@ -117,7 +117,7 @@ def _images(options: Any, origin: _Origin, found: Any) -> tuple[Any, dict[str, i
     try:
         data = dataset_of(of_record(Files(origin.run).read_config()["config"]).data)
     except FursError as error:
-        raise type(error)(f"{error}; or give --images=DIR, other images to compare on") from error
+        raise DataError(f"{error}; or give --images=DIR, other images to compare on") from error
     split = data.search if len(data.search.labels) else data.train
     places = np.linspace(0, len(split.labels) - 1, _IMAGES).astype(int)
     counts = {name: len(getattr(data, name).labels) for name in ("train", "search", "test")}

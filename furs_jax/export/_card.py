@@ -1,10 +1,12 @@
 """The model card beside an export: what it is, what it was trained on, and how good it is."""
 
+import dataclasses
 from typing import Any
 
 from furs_jax.export import Format
 from furs_jax.export._verify import Verification
 from furs_jax.jobs.predicting import TrainedNetwork
+from furs_jax.options.parse import of_record
 from furs_jax.report.run_record import RunRecord
 from furs_jax.report.table4 import comparison
 from furs_jax.run.text import markdown
@@ -59,20 +61,20 @@ def training_story(run: RunRecord, trained: str, images: dict[str, int] | None) 
       trained: which of its networks it is, "searched_0".
       images: how many each split has, where that is known.
     """
-    config = run.config
+    config = of_record(run.config)
     counts = [f"{what} {n:,}" for what, n in (images or {}).items()]
-    recipe = config["final"]["train"]
+    recipe = dataclasses.asdict(config.final.train)
     shown = ("epochs", "batch_size", "learning_rate", "weight_decay", "label_smoothing", "dropout")
     lines = [
         "## What it was trained on\n",
         f"{markdown(short_name(run.data))}{': ' if counts else ''}{', '.join(counts)} images. "
         "Weights are trained on the first, FLOPs utilisation ratios are measured on the second "
-        f"({config['data']['search_fraction']:g} of the training images, "
-        f"{config['data']['search_split']}, seed {config['data']['seed']})"
-        f"{', and trained on in the end' if config['final']['use_search_split'] else ''}, the "
+        f"({config.data.search_fraction:g} of the training images, "
+        f"{config.data.search_split}, seed {config.data.seed})"
+        f"{', and trained on in the end' if config.final.use_search_split else ''}, the "
         "third is read once, for the figures below.\n",
         f"It is `{trained}` of its run, trained by: "
-        + ", ".join(f"{key} {recipe[key]:g}" for key in shown if key in recipe)
+        + ", ".join(f"{key} {recipe[key]:g}" for key in shown)
         + ".\n",
         "## How good it is\n",
         comparison([run], published=False).markdown().strip(),

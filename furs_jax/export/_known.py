@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax import export as jax_export
 
-from furs_jax.export._graph import Constant, Shape, held
+from furs_jax.export._steps import Constant, Shape, held
 
 
 class NoStepError(Exception):

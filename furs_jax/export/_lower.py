@@ -1,4 +1,4 @@
-"""From a trained network to a graph: its traced computation, operation by operation."""
+"""From a trained network to a program: its traced computation, operation by operation."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,20 +8,20 @@ from flax.traverse_util import flatten_dict
 
 from furs_jax.errors import ConfigError
 from furs_jax.export._elements import ELEMENTS
-from furs_jax.export._graph import Constant, Graph, Shape, Step, Value, held, laid
 from furs_jax.export._known import Known, NoStepError, computed, fold, shape_of
 from furs_jax.export._moves import MOVES
+from furs_jax.export._steps import Constant, Program, Shape, Step, Tensor, held, laid
 from furs_jax.export._traced import ENTERS, LEAVES, Traced, trace
 from furs_jax.jobs.predicting import TrainedNetwork
 from furs_jax.networks.jaxprs import inner_jaxprs
 
-Operand = Value | Known
+Operand = Tensor | Known
 
 _SAME = ("name", "copy", "copy_p", "stop_gradient", "optimization_barrier", "sharding_constraint")
 _RULES = {**ELEMENTS, **MOVES}
 
 
-def lower(found: TrainedNetwork) -> Graph:
+def lower(found: TrainedNetwork) -> Program:
     """The steps of a trained network.
 
     Raises:
@@ -30,7 +30,7 @@ def lower(found: TrainedNetwork) -> Graph:
     traced = trace(found)
     jaxpr, arrays = traced.jaxpr.jaxpr, flatten_dict(found.variables, sep="/")
     lowering = Lowering(traced, arrays)
-    images = Value(shape_of(jaxpr.invars[-1]), np.dtype(np.uint8))
+    images = Tensor(shape_of(jaxpr.invars[-1]), np.dtype(np.uint8))
     first = lowering.permuted(images, range(4), held(4))
     known = [Known(arrays[name], arrays[name].shape, name) for name in traced.names]
     try:
@@ -40,9 +40,9 @@ def lower(found: TrainedNetwork) -> Graph:
             f"{found.net.name} can't be exported in this format: {error.args[0]}; "
             "--format=stablehlo holds any network"
         ) from error
-    if not isinstance(logits, Value):
+    if not isinstance(logits, Tensor):
         raise ConfigError(f"the outputs of {found.net.name} don't depend on the images")
-    return Graph(images, lowering.steps, logits)
+    return Program(images, lowering.steps, logits)
 
 
 class Lowering:
@@ -64,27 +64,27 @@ class Lowering:
         dtype: Any = np.float32,
         name: str = "",
         **options: Any,
-    ) -> Value:
+    ) -> Tensor:
         """Adds a step; `shape` is in its order of axes."""
-        output = Value(tuple(shape), np.dtype(dtype))
+        output = Tensor(tuple(shape), np.dtype(dtype))
         laid_out = (x.constant() if isinstance(x, Known) else x for x in inputs)
         self.steps.append(Step(kind, tuple(laid_out), output, options, name))
         return output
 
-    def value(self, x: Operand) -> Value:
+    def value(self, x: Operand) -> Tensor:
         """An operand, of its full size, as a value."""
-        if isinstance(x, Value):
+        if isinstance(x, Tensor):
             return x
         whole = Constant(x.array.transpose(held(x.array.ndim)), x.origin)
         return self.emit("expand", [whole], laid(x.shape), x.array.dtype)
 
-    def whole(self, x: Operand) -> Value | Constant:
+    def whole(self, x: Operand) -> Tensor | Constant:
         """An operand of its full size."""
-        if isinstance(x, Value) or None in x.shape:
+        if isinstance(x, Tensor) or None in x.shape:
             return self.value(x)
         return Constant(np.ascontiguousarray(x.full().transpose(held(x.array.ndim))), x.origin)
 
-    def permuted(self, x: Value, axes: Sequence[int], wanted: Sequence[int]) -> Value:
+    def permuted(self, x: Tensor, axes: Sequence[int], wanted: Sequence[int]) -> Tensor:
         """A value whose axes are called `axes`, with them in the order `wanted`."""
         order = tuple(list(axes).index(axis) for axis in wanted)
         shape, moving = tuple(x.shape[a] for a in order), [a for a in order if x.shape[a] != 1]
@@ -92,17 +92,17 @@ class Lowering:
             return self.reshaped(x, shape)
         return self.emit("permute", [x], shape, x.dtype, order=order)
 
-    def reshaped(self, x: Value, shape: Shape) -> Value:
+    def reshaped(self, x: Tensor, shape: Shape) -> Tensor:
         if shape == x.shape:
             return x
         if (None in shape) != (None in x.shape):
             raise NoStepError("mixes images with each other")
         return self.emit("reshape", [x], shape, x.dtype)
 
-    def elementwise(self, kind: str, equation: Any, operands: Sequence[Operand]) -> Value:
+    def elementwise(self, kind: str, equation: Any, operands: Sequence[Operand]) -> Tensor:
         """A step of operands that are broadcast to the equation's result."""
         (variable,) = equation.outvars
-        shapes = [x.shape if isinstance(x, Value) else laid(x.array.shape) for x in operands]
+        shapes = [x.shape if isinstance(x, Tensor) else laid(x.array.shape) for x in operands]
         shape = tuple(
             next((size for size in sizes if size != 1), 1)
             for sizes in zip(*filter(None, shapes), strict=True)
@@ -129,7 +129,7 @@ class Lowering:
             mark = equation.params["name"] if equation.primitive.name == "name" else ""
             if whole and mark != f"{LEAVES}{whole}":
                 continue
-            if mark.startswith(ENTERS) and isinstance(x := of(equation.invars[0]), Value):
+            if mark.startswith(ENTERS) and isinstance(x := of(equation.invars[0]), Tensor):
                 whole = mark.removeprefix(ENTERS)
                 known[equation.outvars[0]] = x
                 continue
@@ -168,7 +168,7 @@ class Lowering:
         results = _RULES[kind](self, equation, operands)
         return results if isinstance(results, list) else [results]
 
-    def _batch_norm(self, path: str, x: Value) -> Value:
+    def _batch_norm(self, path: str, x: Tensor) -> Tensor:
         mean, var = (self._variable("batch_stats", path, what) for what in ("mean", "var"))
         scale = self._variable("params", path, "scale") or Constant(np.ones_like(mean.array))
         bias = self._variable("params", path, "bias") or Constant(np.zeros_like(mean.array))

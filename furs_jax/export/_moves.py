@@ -6,17 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from furs_jax.export._graph import Constant, Value, held, laid, place_of
 from furs_jax.export._known import Known, NoStepError, shape_of
+from furs_jax.export._steps import Constant, Tensor, held, laid, place_of
 
-Operand = Value | Known
+Operand = Tensor | Known
 
 
 def _shape(equation: Any) -> tuple:
     return shape_of(equation.outvars[0])
 
 
-def _broadcasting(write: Any, equation: Any, operands: Sequence[Operand]) -> Value:
+def _broadcasting(write: Any, equation: Any, operands: Sequence[Operand]) -> Tensor:
     (x, *_), shape = operands, _shape(equation)
     places = equation.params["broadcast_dimensions"]
     axes, order = [places[axis] for axis in held(len(x.shape))], held(len(shape))
@@ -27,18 +27,18 @@ def _broadcasting(write: Any, equation: Any, operands: Sequence[Operand]) -> Val
     return x if x.shape == wanted else write.emit("expand", [x], wanted, x.dtype)
 
 
-def _reshaping(write: Any, equation: Any, operands: Sequence[Operand]) -> Value:
+def _reshaping(write: Any, equation: Any, operands: Sequence[Operand]) -> Tensor:
     (x, *_), shape = operands, _shape(equation)
     x = write.permuted(x, held(len(x.shape)), range(len(x.shape)))
     return write.permuted(write.reshaped(x, shape), range(len(shape)), held(len(shape)))
 
 
-def _transposition(write: Any, equation: Any, operands: Sequence[Operand]) -> Value:
+def _transposition(write: Any, equation: Any, operands: Sequence[Operand]) -> Tensor:
     (x,), order = operands, equation.params["permutation"]
     return write.permuted(x, held(len(order)), [order[axis] for axis in held(len(order))])
 
 
-def _squeezing(write: Any, equation: Any, operands: Sequence[Operand]) -> Value:
+def _squeezing(write: Any, equation: Any, operands: Sequence[Operand]) -> Tensor:
     (x,), rank = operands, len(equation.invars[0].aval.shape)
     gone = [axis % rank for axis in equation.params["dimensions"]]
     left = [axis for axis in held(rank) if axis not in gone]
@@ -46,19 +46,19 @@ def _squeezing(write: Any, equation: Any, operands: Sequence[Operand]) -> Value:
     return _in_order(write, x, left)
 
 
-def _in_order(write: Any, x: Value, axes: Sequence[int]) -> Value:
+def _in_order(write: Any, x: Tensor, axes: Sequence[int]) -> Tensor:
     """With the axes of these numbers, of an array that had more, as a step has them."""
     return write.permuted(x, axes, laid(sorted(axes)))
 
 
-def _slicing(write: Any, equation: Any, operands: Sequence[Operand]) -> Value:
+def _slicing(write: Any, equation: Any, operands: Sequence[Operand]) -> Tensor:
     params, sizes = equation.params, equation.invars[0].aval.shape
     strides = params["strides"] or [1] * len(sizes)
     parts = zip(params["start_indices"], params["limit_indices"], strides, strict=True)
     return _part(write, operands[0], list(parts), equation, 0)
 
 
-def _splitting(write: Any, equation: Any, operands: Sequence[Operand]) -> list[Value]:
+def _splitting(write: Any, equation: Any, operands: Sequence[Operand]) -> list[Tensor]:
     sizes, axis, begin, found = equation.invars[0].aval.shape, equation.params["axis"], 0, []
     for number, length in enumerate(equation.params["sizes"]):
         parts = [(0, size, 1) for size in sizes]
@@ -68,7 +68,7 @@ def _splitting(write: Any, equation: Any, operands: Sequence[Operand]) -> list[V
     return found
 
 
-def _part(write: Any, x: Value, parts: list[tuple], equation: Any, output: int) -> Value:
+def _part(write: Any, x: Tensor, parts: list[tuple], equation: Any, output: int) -> Tensor:
     sizes, shape = equation.invars[0].aval.shape, shape_of(equation.outvars[output])
     cut = {
         place_of(axis, len(sizes)): tuple(map(int, part))
@@ -78,7 +78,7 @@ def _part(write: Any, x: Value, parts: list[tuple], equation: Any, output: int) 
     return write.emit("slice", [x], laid(shape), x.dtype, parts=cut) if cut else x
 
 
-def _reversal(write: Any, equation: Any, operands: Sequence[Operand]) -> Value:
+def _reversal(write: Any, equation: Any, operands: Sequence[Operand]) -> Tensor:
     (x,), rank = operands, len(equation.invars[0].aval.shape)
     places = [place_of(axis, rank) for axis in equation.params["dimensions"]]
     parts = {place: np.arange(x.shape[place])[::-1] for place in places if x.shape[place]}
@@ -89,7 +89,7 @@ def _reversal(write: Any, equation: Any, operands: Sequence[Operand]) -> Value:
     return x
 
 
-def _padding(write: Any, equation: Any, operands: Sequence[Operand]) -> Value:
+def _padding(write: Any, equation: Any, operands: Sequence[Operand]) -> Tensor:
     (x, filling), config = operands, laid(equation.params["padding_config"])
     if any(between for *_, between in config) or filling.scalar is None:
         raise NoStepError("pads between elements")
@@ -111,14 +111,14 @@ def _padding(write: Any, equation: Any, operands: Sequence[Operand]) -> Value:
     )
 
 
-def _concatenation(write: Any, equation: Any, operands: Sequence[Operand]) -> Value:
+def _concatenation(write: Any, equation: Any, operands: Sequence[Operand]) -> Tensor:
     shape = _shape(equation)
     place = place_of(equation.params["dimension"], len(shape))
     dtype = equation.outvars[0].aval.dtype
     return write.emit("concat", map(write.whole, operands), laid(shape), dtype, axis=place)
 
 
-def _stacking(write: Any, equation: Any, operands: Sequence[Operand]) -> Value:
+def _stacking(write: Any, equation: Any, operands: Sequence[Operand]) -> Tensor:
     shape, axis = _shape(equation), equation.params["axis"]
     order = held(len(shape))
     values = []
@@ -130,7 +130,7 @@ def _stacking(write: Any, equation: Any, operands: Sequence[Operand]) -> Value:
     return write.emit("concat", values, laid(shape), values[0].dtype, axis=place)
 
 
-def _tiling(write: Any, equation: Any, operands: Sequence[Operand]) -> Value:
+def _tiling(write: Any, equation: Any, operands: Sequence[Operand]) -> Tensor:
     (x,), reps = operands, laid(tuple(equation.params["reps"]))
     for place, count in enumerate(reps):
         if count == 1:
@@ -142,7 +142,7 @@ def _tiling(write: Any, equation: Any, operands: Sequence[Operand]) -> Value:
     return x
 
 
-def _gathering(write: Any, equation: Any, operands: Sequence[Operand]) -> Value:
+def _gathering(write: Any, equation: Any, operands: Sequence[Operand]) -> Tensor:
     """Of known places along one axis, all else whole; or of one part, as of x[:, 2:5, 0]."""
     x, places = operands
     numbers, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]
@@ -167,7 +167,7 @@ def _gathering(write: Any, equation: Any, operands: Sequence[Operand]) -> Value:
     return write.permuted(x, held(rank), [names[a] for a in held(len(shape))])
 
 
-def _window(write: Any, x: Value, equation: Any, starts: dict[int, Any]) -> Value:
+def _window(write: Any, x: Tensor, equation: Any, starts: dict[int, Any]) -> Tensor:
     """A part of the slice's size, from where it lies within the array."""
     sizes, rank = equation.params["slice_sizes"], len(x.shape)
     whole, shape, parts = equation.invars[0].aval.shape, list(x.shape), {}
@@ -182,12 +182,12 @@ def _window(write: Any, x: Value, equation: Any, starts: dict[int, Any]) -> Valu
     return _in_order(write, x, left)
 
 
-def _matrix_product(write: Any, equation: Any, operands: Sequence[Operand]) -> Value:
+def _matrix_product(write: Any, equation: Any, operands: Sequence[Operand]) -> Tensor:
     (left, right), shape = operands, _shape(equation)
     (summed, with_), (batch, beside) = equation.params["dimension_numbers"]
     rank = len(left.shape)
     plain = rank != 4 and summed == (rank - 1,) and len(right.shape) == 2
-    if plain and not batch and isinstance(left, Value) and isinstance(right, Known):
+    if plain and not batch and isinstance(left, Tensor) and isinstance(right, Known):
         matrix = right.full() if with_ == (0,) else right.full().T
         weights = Constant(np.ascontiguousarray(matrix), right.origin)
         return write.emit("linear", [left, weights], shape, name=layer_of(right.origin))
@@ -211,7 +211,7 @@ def layer_of(origin: str) -> str:
     return "/".join(origin.split("/")[1:-1])
 
 
-def _convolution(write: Any, equation: Any, operands: Sequence[Operand]) -> Value:
+def _convolution(write: Any, equation: Any, operands: Sequence[Operand]) -> Tensor:
     (x, kernel), params = operands, equation.params
     numbers = params["dimension_numbers"]
     if len(numbers.lhs_spec) != 4 or set(params["lhs_dilation"]) != {1}:
@@ -234,7 +234,7 @@ def _convolution(write: Any, equation: Any, operands: Sequence[Operand]) -> Valu
     return write.permuted(y, numbers.out_spec, held(4))
 
 
-def _reduction(write: Any, equation: Any, operands: Sequence[Operand]) -> Value:
+def _reduction(write: Any, equation: Any, operands: Sequence[Operand]) -> Tensor:
     (x,) = operands
     rank, axes = len(equation.invars[0].aval.shape), equation.params["axes"]
     places = sorted(place_of(axis, rank) for axis in axes)
@@ -246,7 +246,7 @@ def _reduction(write: Any, equation: Any, operands: Sequence[Operand]) -> Value:
     return _in_order(write, write.emit(kind, [x], shape, x.dtype, axes=tuple(places)), left)
 
 
-def _windows(write: Any, equation: Any, operands: Sequence[Operand]) -> Value:
+def _windows(write: Any, equation: Any, operands: Sequence[Operand]) -> Tensor:
     x, params, kind = operands[0], equation.params, equation.primitive.name.rpartition("_")[2]
     rank = len(params["window_dimensions"])
     names = ("window_dimensions", "window_strides", "padding", "window_dilation")

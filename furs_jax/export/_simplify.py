@@ -1,39 +1,39 @@
-"""A graph with fewer steps that computes the same, in the words that other programs have."""
+"""A program of fewer steps that computes the same, in the words that other programs have."""
 
 import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from furs_jax.export._graph import Constant, Graph, Step, Value
+from furs_jax.export._steps import Constant, Program, Step, Tensor
 
 Rule = Callable[[Step, Step], Step | None]  # a step and the one that alone reads it -> one of both
 
 
-def simplify(graph: Graph, fold_batch_norms: bool = False) -> Graph:
+def simplify(program: Program, fold_batch_norms: bool = False) -> Program:
     """Without steps that nothing reads, with biases and means where they belong.
 
     Args:
       fold_batch_norms: a BatchNorm behind a convolution or a dense layer becomes a part of it. It
         computes the same, but for rounding, and can no longer be trained.
     """
-    graph = _fused(_read(graph), [_biased, _averaged, _reshaped_once])
-    return _fused(graph, [_normalised]) if fold_batch_norms else graph
+    program = _fused(_read(program), [_biased, _averaged, _reshaped_once])
+    return _fused(program, [_normalised]) if fold_batch_norms else program
 
 
-def _read(graph: Graph) -> Graph:
+def _read(program: Program) -> Program:
     """Without steps that nothing reads."""
-    wanted, steps = {graph.logits}, []
-    for step in reversed(graph.steps):
+    wanted, steps = {program.logits}, []
+    for step in reversed(program.steps):
         if step.output in wanted:
-            wanted |= {value for value in step.inputs if isinstance(value, Value)}
+            wanted |= {value for value in step.inputs if isinstance(value, Tensor)}
             steps.append(step)
-    return graph._replace(steps=steps[::-1])
+    return program._replace(steps=steps[::-1])
 
 
-def _fused(graph: Graph, rules: Sequence[Rule]) -> Graph:
-    readers, made, gone, steps = graph.readers(), {}, set(), []
-    for step in graph.steps:
+def _fused(program: Program, rules: Sequence[Rule]) -> Program:
+    readers, made, gone, steps = program.readers(), {}, set(), []
+    for step in program.steps:
         for value in step.inputs:
             if value in made and readers[value] == 1:
                 fused = next(filter(None, (rule(made[value], step) for rule in rules)), None)
@@ -43,7 +43,7 @@ def _fused(graph: Graph, rules: Sequence[Rule]) -> Graph:
                     break
         made[step.output] = step
         steps.append(step)
-    return graph._replace(steps=[step for step in steps if step.output not in gone])
+    return program._replace(steps=[step for step in steps if step.output not in gone])
 
 
 def _biased(first: Step, then: Step) -> Step | None:
@@ -97,6 +97,6 @@ def _normalised(first: Step, then: Step) -> Step | None:
     return first._replace(inputs=(x, *map(Constant, arrays)), output=then.output)
 
 
-def _other(first: Step, then: Step) -> Value | Constant | None:
+def _other(first: Step, then: Step) -> Tensor | Constant | None:
     others = [x for x in then.inputs if x is not first.output]
     return others[0] if len(others) == 1 else None

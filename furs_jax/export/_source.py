@@ -1,4 +1,4 @@
-"""A graph as the source of a PyTorch module: layers with names, and a forward pass."""
+"""A program as the source of a PyTorch module: layers with names, and a forward pass."""
 
 import keyword
 import math
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from furs_jax.export._graph import Constant, Graph, Step, Value
+from furs_jax.export._steps import Constant, Program, Step, Tensor
 
 _LONGEST = 44  # letters of an expression within another one
 
@@ -49,13 +49,13 @@ class Source:
       state: name -> array, of the module's state_dict.
     """
 
-    def __init__(self, graph: Graph):
+    def __init__(self, program: Program):
         self.state: dict[str, np.ndarray] = {}
         self._layers: list[str] = []
         self._lines: list[str] = []
-        self._texts: dict[Value, str] = {graph.images: "images"}
+        self._texts: dict[Tensor, str] = {program.images: "images"}
         self._attributes, self._variables = set(_TAKEN), set(_TAKEN)
-        self._write(graph)
+        self._write(program)
 
     def layers(self) -> str:
         return textwrap.indent("\n".join(self._layers), " " * 8)
@@ -63,17 +63,17 @@ class Source:
     def forward(self) -> str:
         return textwrap.indent("\n".join(self._lines), " " * 8)
 
-    def _write(self, graph: Graph) -> None:
+    def _write(self, program: Program) -> None:
         """What the next step alone reads stays within its expression, or is called x."""
         texts = self._texts
-        readers, inner = graph.readers(), None  # a value whose expression is in no line yet
-        for step, after in zip(graph.steps, [*graph.steps[1:], None], strict=True):
+        readers, inner = program.readers(), None  # a value whose expression is in no line yet
+        for step, after in zip(program.steps, [*program.steps[1:], None], strict=True):
             if inner and len(texts[inner]) > _LONGEST:
                 self._lines.append(f"x = {texts[inner]}")
                 texts[inner] = "x"
             texts[step.output] = text = self._expression(step)
             inner = step.output
-            if step.output is graph.logits:
+            if step.output is program.logits:
                 self._lines.append(f"return {text}")
             elif readers[inner] > 1 or inner not in after.inputs:
                 texts[inner] = _name(step.name or step.kind, self._variables)
@@ -98,16 +98,16 @@ class Source:
         self.state[name] = array
         return f"self.{name}"
 
-    def _text(self, x: Value | Constant, apart: bool = False) -> str:
+    def _text(self, x: Tensor | Constant, apart: bool = False) -> str:
         """Of an operand; `apart`: so that signs around it leave it whole."""
         if isinstance(x, Constant):
             return self._array(x) if x.scalar is None else _literal(x.scalar)
         text = self._texts[x]
         return f"({text})" if apart and self._signs(text) else text
 
-    def _array(self, x: Value | Constant) -> str:
+    def _array(self, x: Tensor | Constant) -> str:
         """Of an operand, as a tensor even where it has one value."""
-        if isinstance(x, Value):
+        if isinstance(x, Tensor):
             return self._texts[x]
         return self._buffer(x.array, x.origin.partition("/")[2] or "constant")
 
@@ -271,8 +271,8 @@ def _weights(array: np.ndarray, bias: Sequence[Constant]) -> dict[str, np.ndarra
     return {"weight": array} | ({"bias": bias[0].array} if bias else {})
 
 
-def _values(step: Step) -> list[Value]:
-    return [x for x in step.inputs if isinstance(x, Value)]
+def _values(step: Step) -> list[Tensor]:
+    return [x for x in step.inputs if isinstance(x, Tensor)]
 
 
 def _literal(value: float | int | bool) -> str:

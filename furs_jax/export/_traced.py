@@ -7,7 +7,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict
 from jax import export as jax_export
 from jax.ad_checkpoint import checkpoint_name
 
@@ -46,7 +45,6 @@ def trace(found: TrainedNetwork) -> Traced:
       ConfigError: the network can't be traced for any number of images.
     """
     norms: dict[str, nn.BatchNorm] = {}
-    names = tuple(flatten_dict(found.variables, sep="/"))
 
     def apply(variables: Variables, images: jax.Array) -> jax.Array:
         with nn.intercept_methods(_marking(norms)):

@@ -13,7 +13,7 @@ from furs_jax.errors import WorkdirError
 from furs_jax.export import Format, Record, load_format
 from furs_jax.export._card import model_card
 from furs_jax.export._verify import Verification, find_runner, verify
-from furs_jax.jobs.exported import RECORD, describe
+from furs_jax.jobs.exported import RECORD, describe, digest_of_file
 from furs_jax.jobs.predicting import TrainedNetwork
 from furs_jax.machine.sealed import sync_folder, temporary, write_json, write_text
 
@@ -78,6 +78,7 @@ def write_export(
     unfinished.mkdir(parents=True)
     try:
         form.write(found, unfinished, record, wanted.fold)
+        record["digests"] = {file.name: digest_of_file(file) for file in unfinished.iterdir()}
         write_json(unfinished / RECORD, {"format": wanted.name, **record})
         logits = found.logits(images)
         runner = wanted.python, versions, wanted.own

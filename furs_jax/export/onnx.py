@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from furs_jax.export import Format, Record
-from furs_jax.export._graph import Constant, Graph, Step, Value
 from furs_jax.export._lower import lower
 from furs_jax.export._simplify import simplify
+from furs_jax.export._steps import Constant, Program, Step, Tensor
 from furs_jax.jobs.exported import MODEL
 from furs_jax.jobs.predicting import TrainedNetwork
 
@@ -57,32 +57,32 @@ session = onnxruntime.InferenceSession("model.onnx")
     ) -> None:
         import onnx
 
-        graph = simplify(lower(found), fold)
-        model = _Writer().model(graph, record)
+        program = simplify(lower(found), fold)
+        model = _Writer().model(program, record)
         onnx.checker.check_model(model, full_check=True)
         onnx.save(model, folder / f"{MODEL}.onnx")
 
 
 class _Writer:
-    """Nodes and arrays of one graph."""
+    """Nodes and arrays of one ONNX graph."""
 
     def __init__(self):
         self._nodes: list[Any] = []
         self._arrays: dict[str, np.ndarray] = {}
-        self._names: dict[Value, str] = {}
+        self._names: dict[Tensor, str] = {}
         self._taken = {"images", "logits"}
 
-    def model(self, graph: Graph, record: Record) -> Any:
+    def model(self, program: Program, record: Record) -> Any:
         from onnx import helper, numpy_helper
 
-        self._names[graph.images] = "images"
-        for step in graph.steps:
-            self._write(step, "logits" if step.output is graph.logits else None)
+        self._names[program.images] = "images"
+        for step in program.steps:
+            self._write(step, "logits" if step.output is program.logits else None)
         whole = helper.make_graph(
             self._nodes,
             "network",
-            [_described(graph.images, "images")],
-            [_described(graph.logits, "logits")],
+            [_described(program.images, "images")],
+            [_described(program.logits, "logits")],
             [numpy_helper.from_array(x, name) for name, x in self._arrays.items()],
         )
         opset = helper.make_opsetid("", OPSET)
@@ -111,7 +111,7 @@ class _Writer:
         names = list(map(self._name, inputs))
         self._nodes.append(helper.make_node(operator, names, [output], output, **attributes))
 
-    def _name(self, x: Value | Constant | str) -> str:
+    def _name(self, x: Tensor | Constant | str) -> str:
         if isinstance(x, Constant):
             return self._array(x.origin or "constant", x.array)
         return self._names.get(x, x)
@@ -241,7 +241,7 @@ def _pads(options: dict[str, Any]) -> list[int]:
     return [side[place] for place in (0, 1) for side in options["pads"]]
 
 
-def _described(x: Value, name: str) -> Any:
+def _described(x: Tensor, name: str) -> Any:
     from onnx import helper
 
     kind = helper.np_dtype_to_tensor_dtype(x.dtype)

@@ -1,6 +1,7 @@
 """What `furs_jax.load` reads of an export: its record, and the network of two of the formats."""
 
 import pathlib
+import zlib
 from typing import Any
 
 import jax
@@ -20,6 +21,11 @@ Record = dict[str, Any]
 RECORD = "export.json"  # beside every export: what was exported, and how it was verified
 MODEL = "model"  # name of the exported network's file, but for its suffix
 ARRAYS, PROGRAM = ".safetensors", ".stablehlo"
+
+
+def digest_of_file(file: pathlib.Path) -> str:
+    """Eight hexadecimal digits, which export.json holds of each file beside it."""
+    return f"{zlib.crc32(file.read_bytes()):08x}"
 
 
 def describe(found: TrainedNetwork) -> Record:
@@ -79,18 +85,18 @@ def read_export(path: pathlib.Path, own: str | None = None) -> Predictor:
     folder, files = path.parent, [path]
     if path.is_dir():
         folder, files = path, [path / f"{MODEL}{suffix}" for suffix in (ARRAYS, PROGRAM)]
-        if read_json(path / RECORD)["format"] not in ("safetensors", "stablehlo"):
-            raise ConfigError(
-                f"{path} is an export for other programs, and its README.md tells how they use it; "
-                "furs_jax loads runs, and exports as safetensors or stablehlo"
-            )
+        _check_format(path, read_json(path / RECORD)["format"])
     file = next((file for file in files if file.is_file()), None)
     if file is None:
         raise damaged(folder / RECORD, f"{files[0].name} is no longer beside it")
     try:
         if file.suffix == ARRAYS:
-            return rebuild(*unpack(file), own)
+            record, variables = unpack(file)
+            _check_format(file, record.get("format", "safetensors"))
+            return rebuild(record, variables, own)
         record = read_json(folder / RECORD)
+        if record["digests"][file.name] != digest_of_file(file):
+            raise ValueError("it has changed since it was written")
         program = jax_export.deserialize(bytearray(file.read_bytes()))
         return ExportedProgram(program, tuple(record["classes"]), _preprocessing(record))
     except FileNotFoundError as error:
@@ -101,6 +107,14 @@ def read_export(path: pathlib.Path, own: str | None = None) -> Predictor:
         raise
     except Exception as error:  # whatever parsers and modules make of damage
         raise damaged(file, f"it is no network that was exported ({error})") from error
+
+
+def _check_format(path: pathlib.Path, name: str) -> None:
+    if name not in ("safetensors", "stablehlo"):
+        raise ConfigError(
+            f"{path} is an export for other programs, and its README.md tells how they use it; "
+            "furs_jax loads runs, and exports as safetensors or stablehlo"
+        )
 
 
 def _of(net: Network, channels: tuple[int, ...], fields: Record) -> Network:

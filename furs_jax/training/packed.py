@@ -2,9 +2,11 @@
 
 import json
 import pathlib
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from furs_jax.errors import MissingExtraError
@@ -12,6 +14,8 @@ from furs_jax.machine.sealed import damaged
 from furs_jax.objectives import Variables
 
 Record = dict[str, Any]
+
+_DIGEST = "arrays_crc32"
 
 
 def pack(path: pathlib.Path, variables: Variables, record: Mapping[str, Any]) -> None:
@@ -25,7 +29,9 @@ def pack(path: pathlib.Path, variables: Variables, record: Mapping[str, Any]) ->
     Raises:
       MissingExtraError: safetensors is not installed. Of `unpack`, too.
     """
-    arrays = {name: x.copy() for name, x in flatten_dict(variables, sep="/").items()}
+    flat = flatten_dict(variables, sep="/")
+    arrays = {name: np.array(x, order="C") for name, x in flat.items()}
+    record = {**record, _DIGEST: _digest(arrays)}
     metadata = {key: json.dumps(value) for key, value in record.items()}
     _numpy().save_file(arrays, path, metadata)
 
@@ -43,9 +49,20 @@ def unpack(path: pathlib.Path) -> tuple[Record, Variables]:
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
         record = {key: json.loads(value) for key, value in metadata.items()}
-        return record, unflatten_dict(load_file(path), sep="/")
+        arrays = load_file(path)
+        if record.pop(_DIGEST, None) != _digest(arrays):
+            raise ValueError("its arrays have changed since it was written")
+        return record, unflatten_dict(arrays, sep="/")
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise damaged(path, f"it is no network that was exported ({error})") from error
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """Of the arrays' bytes, in order of their names."""
+    digest = 0
+    for name in sorted(arrays):
+        digest = zlib.crc32(arrays[name].tobytes(), digest)
+    return f"{digest:08x}"
 
 
 def _numpy() -> Any:

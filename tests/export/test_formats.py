@@ -118,7 +118,7 @@ def test_the_module_s_source_is_harmless_and_has_its_state(trained, tmp_path):
 def test_folding_leaves_no_batch_norm_behind_a_convolution(trained):
     found, *_ = trained
     plain, folded = (simplify(lower(found), fold) for fold in (False, True))
-    kinds = [[step.kind for step in graph.steps] for graph in (plain, folded)]
+    kinds = [[step.kind for step in program.steps] for program in (plain, folded)]
     norms = [count.count("batch_norm") for count in kinds]
     assert norms[0] > norms[1] or found.net.name == "tiny_densenet"
     behind = {step.output for step in folded.steps if step.kind == "conv"}

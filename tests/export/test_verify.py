@@ -9,7 +9,7 @@ import pytest
 
 import furs_jax
 from furs_jax import export
-from furs_jax.errors import ConfigError, MissingExtraError, WorkdirError
+from furs_jax.errors import ConfigError, DamagedError, MissingExtraError, WorkdirError
 from furs_jax.export import Format, _verify, load_format
 from furs_jax.export._verify import ExportError, compare
 from furs_jax.export._written import Wanted, check, write_export
@@ -167,6 +167,11 @@ def test_formats_of_jax_are_loaded_as_a_user_loads_them(tmp_path):
     program = loaded.exported
     assert program.platforms == ("cpu", "cuda", "tpu")
     assert str(program.in_avals[0].shape[0]) == "images"
+    file = tmp_path / "stablehlo" / "model.stablehlo"
+    content = file.read_bytes()
+    file.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    with pytest.raises(DamagedError, match="model.stablehlo is damaged.*has changed since"):
+        furs_jax.load(tmp_path / "stablehlo")
     (tmp_path / "stablehlo" / "export.json").unlink()
     with pytest.raises(ConfigError, match="has no export.json beside it"):
         furs_jax.load(tmp_path / "stablehlo" / "model.stablehlo")

@@ -18,7 +18,7 @@ Shape = tuple[int | None, ...]  # None: as many as there are images
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Value:
+class Tensor:
     """An array that depends on the images, by a step."""
 
     shape: Shape
@@ -43,7 +43,7 @@ class Constant:
         return self.array.item() if self.array.size == 1 else None
 
 
-Operand = Value | Constant
+Operand = Tensor | Constant
 
 
 class Step(NamedTuple):
@@ -59,21 +59,21 @@ class Step(NamedTuple):
 
     kind: str
     inputs: tuple[Operand, ...]
-    output: Value
+    output: Tensor
     options: dict[str, Any]
     name: str = ""
 
 
-class Graph(NamedTuple):
+class Program(NamedTuple):
     """A network: uint8 images (N, H, W, C), as JAX has them, to float32 logits (N, K)."""
 
-    images: Value
+    images: Tensor
     steps: list[Step]
-    logits: Value
+    logits: Tensor
 
-    def readers(self) -> dict[Value, int]:
+    def readers(self) -> dict[Tensor, int]:
         """How often each value is read, the logits once more by who asks for them."""
-        read = [value for step in self.steps for value in step.inputs if isinstance(value, Value)]
+        read = [value for step in self.steps for value in step.inputs if isinstance(value, Tensor)]
         return dict(collections.Counter([*read, self.logits]))
 
 
