@@ -62,17 +62,17 @@ def training_story(run: RunRecord, trained: str, images: dict[str, int] | None) 
       images: how many each split has, where that is known.
     """
     config = of_record(run.config)
-    counts = [f"{what} {n:,}" for what, n in (images or {}).items()]
+    counts = ", ".join(f"{what} {n:,}" for what, n in (images or {}).items())
     recipe = dataclasses.asdict(config.final.train)
     shown = ("epochs", "batch_size", "learning_rate", "weight_decay", "label_smoothing", "dropout")
+    data, final = config.data, config.final
     lines = [
         "## What it was trained on\n",
-        f"{markdown(short_name(run.data))}{': ' if counts else ''}{', '.join(counts)} images. "
-        "Weights are trained on the first, FLOPs utilisation ratios are measured on the second "
-        f"({config.data.search_fraction:g} of the training images, "
-        f"{config.data.search_split}, seed {config.data.seed})"
-        f"{', and trained on in the end' if config.final.use_search_split else ''}, the "
-        "third is read once, for the figures below.\n",
+        f"{markdown(short_name(run.data))}{f': {counts} images' if counts else ''}. The search "
+        f"split ({data.search_fraction:g} of the training images, {data.search_split}, seed "
+        f"{data.seed}) is what a search measures on"
+        f"{', and is trained on in the end' if final.use_search_split else ''}; the test split is "
+        "read once, for the figures below.\n",
         f"It is `{trained}` of its run, trained by: "
         + ", ".join(f"{key} {recipe[key]:g}" for key in shown)
         + ".\n",

@@ -5,6 +5,7 @@ import importlib.util
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -140,6 +141,17 @@ class Mixing(Odd):
         return x - x.mean(axis=0, keepdims=True)
 
 
+class Summing(Odd):
+    def __call__(self, images, gates=None, train=False):
+        return images.mean(axis=(1, 2)) + jnp.ones_like(images[:, 0, 0, 0]).sum()
+
+
+class Numbering(Odd):
+    def __call__(self, images, gates=None, train=False):
+        x = images.mean(axis=(1, 2))
+        return x + jax.lax.broadcasted_iota(jnp.float32, x.shape, 0)
+
+
 class Counting(Odd):
     def __call__(self, images, gates=None, train=False):
         return images.mean(axis=(1, 2)) * np.float32(1 / len(images))
@@ -150,6 +162,8 @@ class Counting(Odd):
     [
         (Looping, "can't be exported in this format: (scan|while) .*; --format=stablehlo holds"),
         (Mixing, "can't be exported in this format: .* (mixes images|counts the images)"),
+        (Summing, "can't be exported in this format: reduce_sum .*counts the images"),
+        (Numbering, "can't be exported in this format: iota .*numbers the images"),
         (Counting, "can't be exported for any number of images"),
     ],
 )
