@@ -26,6 +26,7 @@ class Odd(nn.Module):
         x = x[..., np.array([3, 0, 5, 1, 10, 2, 7])]
         x = jnp.pad(x, ((0, 0), (1, 0), (0, 2), (1, 0)), constant_values=0.5)[:, :3, 1:4]
         x = jnp.where(x > 0.2, jnp.tanh(x), jnp.minimum(x, 0.1) ** 3)
+        x = x + x.max(axis=1)[:, None] * x.sum(axis=2, keepdims=True)
         # Attention over places, of the images' channels.
         flat = x.reshape(x.shape[0], -1, x.shape[-1])
         query, key = nn.Dense(5)(flat), nn.Dense(5, use_bias=False)(flat)

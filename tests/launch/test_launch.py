@@ -123,6 +123,7 @@ class Box:
             "{project}/launch/sweep.py --workdir=w --sweep.seed=0,1",
         ),
         (["report", "w", "/v", "--output=o"], "-m furs_jax.report w /v --output=o"),
+        (["export", "w", "--format=onnx"], "-m furs_jax.export w --format=onnx"),
         ([], "-m furs_jax.main --config=configs/digits.py --workdir={project}/runs/digits"),
     ],
 )
@@ -136,7 +137,8 @@ def test_run_sh_runs_python_where_it_is_called(box, given, expected):
     assert box.record("python")[-1] == "python -P " + expected.format(project=box.project)
     assert box.record("at ")[-1] == f"at {here}"
     installed = [line for line in box.record() if "--editable" in line]
-    extra = ".[report]" if given[:1] in (["sweep"], ["report"]) else "."
+    extras = {"sweep": ".[report]", "report": ".[report]", "export": ".[export]"}
+    extra = extras.get(given[0], ".") if given else "."
     assert installed[0].endswith(f"--editable {extra}")
 
 
