@@ -3,10 +3,12 @@
 Prints docs/EXPORT.md's table: the largest difference between Flax's logits and those of what was
 written, loaded in a process of its own, on 8 crops of scikit-learn's two photographs. Weights and
 BatchNorm statistics are random, the head's scaled so that the largest logit is 10, as of a trained
-network. --python names a Python that has torch, where this one has not.
+network. The last column is by how much Flax's own logits move where every weight is changed by half
+of its last bit. --python names a Python that has torch, where this one has not.
 """
 
 import argparse
+import dataclasses
 import os
 import pathlib
 import sys
@@ -85,7 +87,7 @@ def network(title: str) -> TrainedNetwork:
     def draw(x: jax.ShapeDtypeStruct) -> np.ndarray:
         if x.ndim == 1:  # positive, as variances must be
             return (0.5 + rng.random(x.shape)).astype(np.float32)
-        return rng.normal(0, np.sqrt(2 / np.prod(x.shape[:-1])), x.shape).astype(np.float32)
+        return rng.normal(0, np.sqrt(1.5 / np.prod(x.shape[:-1])), x.shape).astype(np.float32)
 
     variables = jax.tree.map(draw, shapes)
     classes = tuple(map(str, range(net.template.num_classes)))
@@ -97,12 +99,21 @@ def network(title: str) -> TrainedNetwork:
     return TrainedNetwork(net, net.channels, variables, classes, preprocessing, "float32")
 
 
+def last_bit(found: TrainedNetwork, images: np.ndarray) -> float:
+    """By how much logits move at most when each weight is changed by a half of its last bit."""
+    rng = np.random.default_rng(1)
+    move = lambda x: np.float32(x * (1 + rng.uniform(-(2**-24), 2**-24, x.shape)))  # noqa: E731
+    moved = dataclasses.replace(found, variables=jax.tree.map(move, found.variables))
+    return float(np.abs(moved.logits(images) - found.logits(images)).max())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[2])
     parser.add_argument("names", nargs="*", metavar="NAME", help="of networks; all")
     parser.add_argument("--python", default=sys.executable)
     options = parser.parse_args()
-    print(f"| network | {' | '.join(FORMATS)} |\n|---|{'---|' * len(FORMATS)}", flush=True)
+    columns = ("network", *FORMATS, "last bit")
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
     for title in options.names or NETWORKS:
         found, cells = network(title), []
         images = crops(found.preprocessing.image_shape[0])
@@ -111,6 +122,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as place:
                 wanted = Wanted(name, pathlib.Path(place, "export"), python, fold)
                 cells.append(f"{write_export(wanted, found, images, {}).largest_difference:.1e}")
+        cells.append(f"{last_bit(found, images):.1e}")
         print(f"| {title} | {' | '.join(cells)} |", flush=True)
 
 
