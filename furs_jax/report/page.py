@@ -5,6 +5,7 @@ import fcntl
 import importlib.resources
 import os
 import pathlib
+import shlex
 from typing import Any, NamedTuple
 
 from furs_jax.errors import WorkdirError
@@ -185,9 +186,11 @@ def _take_away(run: RunRecord) -> Markup | None:
     loading = f"found = furs_jax.load({str(run.path)!r})"
     lines = ["import furs_jax", loading, "found.predict(images)  # uint8, (N, H, W, C)"]
     code = [part for line in lines for part in (line, element("br"))]
+    exporting = f"python -m furs_jax.export {shlex.quote(str(run.path))} --format=onnx"
     return join(
         element("p", "The first seed's, as it was trained: ", element("code", folder)),
         element("pre", code),
+        element("p", "For other programs, verified: ", element("code", exporting)),
     )
 
 

@@ -251,3 +251,13 @@ def test_the_command_gives_the_run_s_options_again(tmp_path):
         override(given, option, text)
     assert as_record(parse(given)) == expected
     assert shlex.split(words[-1]) == [f"--workdir={tmp_path}/a b"]
+
+
+def test_the_network_can_be_taken_away_by_what_the_page_says(tmp_path):
+    run = fake_run(tmp_path / "a run")
+    trained = run.path / "checkpoints" / "final_searched_0"
+    (trained / "9").mkdir(parents=True)
+    told = parsed(run).texts["The network to take away"]
+    assert f"python -m furs_jax.export {shlex.quote(str(run.path))} --format=onnx" in told
+    assert f"furs_jax.load({str(run.path)!r})" in told
+    assert str(trained) in told
