@@ -12,7 +12,7 @@ from furs_jax.costs.macs import Macs
 from furs_jax.errors import ConfigError, DamagedError
 from furs_jax.jobs.search import search
 from furs_jax.machine.sealed import write_json
-from furs_jax.methods import response
+from furs_jax.methods import _whole_vectors
 from furs_jax.networks import get_network
 from furs_jax.run.journal import Journal
 from furs_jax.widths.worth import decisions
@@ -216,8 +216,8 @@ def test_furs_are_believed_as_slopes_of_log_widths(recording, tmp_path, monkeypa
         seen.append(arguments[-1])
         return real(*arguments)
 
-    real = response.decide
-    monkeypatch.setattr(response, "decide", decide)
+    real = _whole_vectors.decide
+    monkeypatch.setattr(_whole_vectors, "decide", decide)
     recording.search(tmp_path, **{**OPTIONS, "response.max_trainings": 2})
     furs = np.array(lines(tmp_path)[0]["utilisation"]["furs"])
     channels = np.array(NET.channels)

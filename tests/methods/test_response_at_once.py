@@ -9,7 +9,7 @@ from furs_jax.errors import ConfigError
 from furs_jax.jobs.prepare import prepare
 from furs_jax.machine.programs import CompileClock
 from furs_jax.machine.stop import Stop
-from furs_jax.methods import response
+from furs_jax.methods import _whole_vectors, response
 from furs_jax.options.parse import parse
 from furs_jax.run.console import Console
 from furs_jax.run.context import Run
@@ -32,16 +32,16 @@ def scored(run, channels):
 
 def test_the_first_vectors_are_those_that_any_scores_lead_to(prepared):
     run = run_of(prepared)
-    first = response._first(run.options, run)
+    first = _whole_vectors.first_vectors(run.options, run)
     assert len(first) == 1 + 4
     assert first[0] == run.start
     records = [{**scored(run, run.start), "utilisation": {"furs": [1, 2, 3, 4, 5, 6]}}]
     for vector in first[1:]:
-        records[-1].update(response._told(run, records))
+        records[-1].update(_whole_vectors.told(run, records))
         assert tuple(records[-1]["following"]) == vector
         records.append(scored(run, vector))
     few = run_of(prepared, **{"response.max_trainings": 3})
-    assert response._first(few.options, few) == first[:3]
+    assert _whole_vectors.first_vectors(few.options, few) == first[:3]
 
 
 @pytest.mark.parametrize(
@@ -66,9 +66,13 @@ def test_they_are_trained_together_by_the_option(prepared, monkeypatch, at_once,
     monkeypatch.setattr(response, "train_at_once", train_at_once)
     run = run_of(prepared, **{"response.at_once": at_once})
     response._train_at_once(run, done)
-    first = response._first(run.options, run)
+    first = _whole_vectors.first_vectors(run.options, run)
     assert trained == [
-        ([first[i] for i in own], [f"round_0{i}" for i in own], [(response._SEED, i) for i in own])
+        (
+            [first[i] for i in own],
+            [f"round_0{i}" for i in own],
+            [(_whole_vectors.SEED, i) for i in own],
+        )
         for own in together
     ]
 
