@@ -88,6 +88,11 @@ def test_killed_and_resumed_is_never_stopped(trainer, whole, tmp_path, monkeypat
     with pytest.raises(StoppedError, match="saved after step 5"):
         at_once(tmp_path / "w", trainer._replace(step=trainer.step._replace(run=step)), stop)
 
+    with run_in(tmp_path / "w", trainer.task) as run:
+        for name in NAMES:  # as a process that was killed before it saved
+            line = {"phase": name, "epoch": 2, "step": 6, "loss": 9.0, "seconds": 1.0}
+            run.workdir.metrics.append(line)
+
     class Killed(Exception):  # noqa: N818
         pass
 
