@@ -83,7 +83,7 @@ def fit(log_widths: np.ndarray, values: np.ndarray, seeds: Sequence[int]) -> Eff
 def chance_of_even(effects: Effects, shares: np.ndarray) -> float:
     """The probability of slopes as uneven per MAC as these where none is truly worth more.
 
-    An F test of all moves of channels that keep the MACs.
+    An F test of all moves of channels that keep the MACs, as far as trainings tell of them.
 
     Args:
       effects: of L sites.
@@ -92,8 +92,9 @@ def chance_of_even(effects: Effects, shares: np.ndarray) -> float:
     moves = scipy.linalg.null_space(shares[None]).T  # (L - 1, L)
     found = moves @ effects.slopes
     spread = moves @ effects.covariance @ moves.T
-    statistic = found @ np.linalg.solve(spread, found) / len(moves)
-    return float(stats.f.sf(statistic, len(moves), effects.freedom))
+    told = max(int(np.linalg.matrix_rank(spread, hermitian=True)), 1)
+    statistic = found @ np.linalg.pinv(spread, hermitian=True) @ found / told
+    return float(stats.f.sf(statistic, told, effects.freedom))
 
 
 def predicted(effects: Effects, log_widths: np.ndarray) -> tuple[float, float]:

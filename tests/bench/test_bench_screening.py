@@ -85,3 +85,18 @@ def test_predictions_cover_the_true_difference_as_often_as_they_claim():
         mean, half = screening.predicted(effects, step)
         hits += abs(mean - step @ slopes) <= half
     assert 0.93 < hits / 1000 < 0.97
+
+
+def test_moves_that_were_not_tried_say_nothing_of_evenness():
+    """Where two of three sites change together, as where the two are one."""
+    rng = np.random.default_rng(0)
+    one, other = rng.choice((-0.2, 0.2), (2, 40))
+    values = one + other + rng.normal(0, 0.3, 40)
+    three = screening.fit(np.stack([one, other, other], axis=1), values, np.zeros(40))
+    two = screening.fit(np.stack([one, other], axis=1), values, np.zeros(40))
+    chances = [
+        screening.chance_of_even(three, np.array([2.0, 1.0, 1.0])),
+        screening.chance_of_even(two, np.array([1.0, 1.0])),
+    ]
+    assert chances[0] == pytest.approx(chances[1])
+    assert 0.01 < chances[0] < 0.99
