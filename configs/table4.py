@@ -7,25 +7,16 @@
 Data, recipe and extras are those of configs/r18.py, for every method, so that only the widths
 differ; table 4 itself has each paper's own figures. Cosine decay takes the place of the steps of
 SFP's and FPGM's own recipes. As in the table SFP and FPGM are fine-tuned, TAS is distilled.
-Accuracy and
-time: not measured; configs/table4.py:smoke runs a few steps on random images of 64x64 pixels.
+Accuracy and time: not measured; configs/table4.py:smoke runs a few steps on random images of 64x64
+pixels.
 """
 
 from . import r18
+from .compare_fashion import FINE_TUNED, METHODS
 
 UNPRUNED = "runs/table4_unpruned/checkpoints/final_trained_0"
 MACS = {1.0: 1_814_073_344, 0.8: 1_170_000_000}  # by width multiplier
-METHODS = (
-    "uniform",
-    "network_adjustment",
-    "response",
-    "sfp",
-    "fpgm",
-    "lccl",
-    "tas",
-    "autoslim",
-)
-FINE_TUNED, TAUGHT = ("sfp", "fpgm"), ("uniform", "network_adjustment", "tas")
+TAUGHT = ("uniform", "network_adjustment", "tas")
 
 
 def get_config(argument: str = ""):

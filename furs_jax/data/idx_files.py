@@ -4,6 +4,7 @@ import gzip
 import math
 import os
 import pathlib
+import shlex
 import struct
 
 import numpy as np
@@ -54,7 +55,9 @@ def _read(folder: pathlib.Path, stem: str, dimensions: int) -> np.ndarray:
             f"{folder / stem}[.gz] is missing. Fashion-MNIST in this form is Debian's package "
             "dataset-fashion-mnist (apt-get install dataset-fashion-mnist; it installs "
             "/usr/share/datasets/fashion-mnist) or the four files of "
-            "github.com/zalandoresearch/fashion-mnist; then give --config.data.name=idx:DIR"
+            "github.com/zalandoresearch/fashion-mnist; then give --config.data.name=idx:DIR. "
+            "Glyphs (configs/glyphs.py) are written there by "
+            f"python -m furs_jax.data.glyphs {shlex.quote(str(folder))}"
         )
     path = found[0]
     try:

@@ -103,8 +103,7 @@ def compile_first(run: Run, trainer: Trainer, phase: str, title: str) -> None:
     """Compiles the step of a training that isn't done, while initial weights' program is, too.
 
     With several hosts it is left for the first step, like all that might be compiled ahead. What
-    the training doesn't begin with is better compiled after it, beside the training: side by side
-    on two cores a step took half as long again to compile.
+    the training doesn't begin with is left for later, beside the training: few cores are shared.
     """
     if hosts.count() == 1 and not is_trained(run, phase, trainer.recipe.epochs):
         waiting = run.console.waiting(f"{title}, compiling{run.console.ahead()}")
