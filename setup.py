@@ -32,7 +32,7 @@ setup(
     packages=find_packages(include=["furs_jax", "furs_jax.*"]),
     cmdclass={"build_py": BuildWithConfigs},
     package_data={"furs_jax.report": ["page.css", "published.json"]},
-    # Lower bounds are the versions that were tested; see README.
+    # Lower bounds are the versions that were tested; see docs/REFERENCE.md.
     install_requires=[
         "absl-py>=2.5",
         "chex>=0.1.92",

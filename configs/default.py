@@ -165,6 +165,7 @@ def final() -> ml_collections.ConfigDict:
     options.seeds = 1  # trainings of the original and of the searched network
     # False: the searched network alone, as where another run of a sweep has the original
     options.original = True
+    options.timed = True  # what an image takes each network on this device, measured in the end
     options.use_search_split = True  # train on the train and search splits together
     options.train = training()
     return options

@@ -10,8 +10,8 @@ Measured on 2 cores of a CPU, 5 final seeds, resnet14 (5.0 MMACs): 75 min beside
 of the original 88.91 ± 0.15 %, of the searched network 89.11 ± 0.45 % (the difference is within
 noise). At 14x14: plain14_14px 83.43 ± 0.52 (10 seeds) and 83.42 ± 0.60. From equal widths,
 --config.channels="(12,)", start (10 seeds) and searched: plain14_14px 81.84 ± 0.44 and 83.30 ± 0.49
-(10), resnet14_14px 84.48 ± 0.34 and 85.34 ± 0.70. README says on which machines, and has the
-controls. The others: not measured.
+(10), resnet14_14px 84.48 ± 0.34 and 85.34 ± 0.70. docs/RESULTS.md says on which machines, and has
+the controls. The others: not measured.
 """
 
 from .default import adapt, choose, set_width

@@ -5,7 +5,7 @@
 #       --sweep.width_multiplier=0.5,0.8,1.0
 #   bash launch/run.sh report runs/fashion
 #   bash launch/run.sh export runs/fashion --format=onnx
-# Without arguments: the digits demo, in runs/digits. Relative folders are relative to the one that
+# Without arguments: the demo, in runs/demo. Relative folders are relative to the one that
 # you call this from; configs/ are found from there or from the project's folder.
 set -euo pipefail
 unset CDPATH # or cd may go elsewhere, and say so
@@ -16,7 +16,7 @@ case "${1:-}" in
     sweep) program=("$project/launch/sweep.py") extras=report && shift ;;
     report) program=(-m furs_jax.report) extras=report && shift ;;
     export) program=(-m furs_jax.export) extras=export && shift ;;
-    "") set -- --config=configs/digits.py --workdir="$project/runs/digits" ;;
+    "") set -- --config=configs/demo.py --workdir="$project/runs/demo" ;;
 esac
 case "${PYTHON:-}" in [!/]*/*) PYTHON=$called_from/$PYTHON ;; esac
 cd "$project"

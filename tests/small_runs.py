@@ -13,6 +13,7 @@ OPTIONS = {
     "train.epochs": EPOCHS,
     "final.train.epochs": EPOCHS,
     "final.seeds": 2,
+    "final.timed": False,
     "furs.draws": 2,
     "furs.every_epochs": 3,
     "search.rounds": 2,
@@ -42,4 +43,4 @@ def content(workdir: pathlib.Path) -> dict:
 
 def timeless(result: dict) -> dict:
     """What a search returns, without its timings."""
-    return {key: value for key, value in result.items() if key != "seconds"}
+    return {key: value for key, value in result.items() if key not in ("seconds", "forward")}

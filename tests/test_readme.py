@@ -1,4 +1,4 @@
-"""What the README shows can be done as it stands there."""
+"""What README and docs show can be done as it stands there."""
 
 import ast
 import functools
@@ -25,12 +25,16 @@ from furs_jax.options.schema import OPTIONS
 from tests import ROOT
 from tests.conftest import random_variables
 
-README = (ROOT / "README.md").read_text()
+PAGES = {path: path.read_text() for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]}
+README, REFERENCE, PYTHON = (
+    PAGES[ROOT / name] for name in ("README.md", "docs/REFERENCE.md", "docs/PYTHON.md")
+)
+TEXT = "\n".join(PAGES.values())
 # Everything in backticks, on one line each; a table escapes nothing that is shown here.
-SPANS = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", README)]
+SPANS = [" ".join(span.split()) for span in re.findall(r"(?<!`)`([^`]+)`", TEXT)]
 BLOCKS = [
     textwrap.dedent(block)
-    for block in re.findall(r"(?:(?<=\n)\n|\A)((?: {4}.*\n|\n)+)", README)
+    for block in re.findall(r"(?:(?<=\n)\n|\A)((?: {4}.*\n|\n)+)", TEXT)
     if block.strip()
 ]
 COMMANDS = [
@@ -72,7 +76,7 @@ def test_every_command_s_options_exist(command):
 
 def _rows():
     """("configs/x.py", row) of every row that the table of jobs names."""
-    for line in README.splitlines():
+    for line in REFERENCE.splitlines():
         file = re.search(r"--config=(configs/\w+\.py)", line)
         if line.startswith("| ") and file:
             cell = line.split("|")[1]
@@ -86,21 +90,22 @@ def test_every_row_that_is_named_exists(file, row):
 
 
 def test_every_file_module_extra_and_name_exists():
-    linked = re.findall(r"\]\(([^)#]+)\)", README)
     named = [
         x for span in SPANS for x in re.findall(r"\b(?:launch|configs|benchmarks)/[\w.]+", span)
     ]
-    for name in [*linked, *named]:
-        assert name.startswith("http") or (ROOT / name).exists(), name
-    for name in re.findall(r"python -m ([\w.]+)", README):
+    for name in named:
+        assert (ROOT / name).exists(), name
+    for name in re.findall(r"python -m ([\w.]+)", TEXT):
         assert importlib.util.find_spec(name), name
-    benches = re.search(r"`python -m furs_jax.bench ([^|]*)`, with", README)[1]
+    benches = re.search(r"`python -m furs_jax.bench ([^|]*)`, with", REFERENCE)[1]
     assert set(re.findall(r"\w+", benches)) - {"or"} == set(BENCHMARKS)
     setup = (ROOT / "setup.py").read_text()
-    extras = {*re.findall(r"FURS_EXTRAS=([\w,]+)", README), *re.findall(r"-e \.\[(\w+)\]", README)}
+    extras = {*re.findall(r"FURS_EXTRAS=([\w,]+)", TEXT), *re.findall(r"-e \.\[(\w+)\]", TEXT)}
     for extra in ",".join(extras).split(","):
         assert f'"{extra}": [' in setup, extra
-    for name in re.findall(r"`(?:furs_jax|data|furs|search|final|train)\.[\w.]+`", README):
+    for name in re.findall(
+        r"`(?:furs_jax|data|furs|search|final|train)\.[\w.]+`", README + REFERENCE
+    ):
         option = name.strip("`")
         if option.startswith("furs_jax."):
             module, _, attribute = option.rpartition(".")
@@ -111,16 +116,35 @@ def test_every_file_module_extra_and_name_exists():
             assert option in OPTIONS, option
 
 
-def _blocks_after(heading: str) -> list[str]:
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_link_leads_somewhere(page):
+    for name, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", PAGES[page]):
+        if name.startswith("http"):
+            continue
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), name
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(), re.M)
+            slugs = [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in headings]
+            assert anchor in slugs, f"{name}#{anchor}"
+
+
+def test_every_page_can_be_reached():
+    for page in PAGES:
+        assert page.name == "README.md" or f"(docs/{page.name})" in README
+
+
+def _blocks_after(heading: str, page: str = README) -> list[str]:
     """The indented blocks of a section, as they are printed."""
-    text = README.partition(f"\n{heading}")[2].partition("\n#")[0]
+    text = f"\n{page}".partition(f"\n{heading}")[2].partition("\n#")[0]
     blocks = re.findall(r"(?:(?<=\n)\n)((?: {4}.*\n|\n)+)", text)
     return [textwrap.dedent(block) for block in blocks]
 
 
 def test_the_python_block_runs_as_it_is_printed_twice(tmp_path, monkeypatch):
-    """But for the length of the search."""
-    (block,) = _blocks_after("## In Python")
+    """But for the length of the search; and what is loaded there, as README shows it."""
+    (block,) = _blocks_after("# In Python", PYTHON)
+    *_, loading = _blocks_after("## Take it away")
     monkeypatch.chdir(tmp_path)
     search, lengths = importlib.import_module("furs_jax.jobs.search"), []
 
@@ -143,6 +167,9 @@ def test_the_python_block_runs_as_it_is_printed_twice(tmp_path, monkeypatch):
         right = found.predict(data.test.images).argmax(axis=1) == data.test.labels
         score = names["result"]["searched"]["seeds"][0]["top1"]
         assert np.mean(right) == pytest.approx(score, abs=1e-6)
+        loaded = {"images": data.test.images}
+        exec(compile(loading.replace("runs/demo", "runs/mine"), "README.md", "exec"), loaded)
+        assert loaded["found"].channels == found.channels
     assert lengths == [(20, 20, 10)] * 2
     assert (tmp_path / "runs" / "mine" / "result.json").exists()
 
@@ -150,7 +177,7 @@ def test_the_python_block_runs_as_it_is_printed_twice(tmp_path, monkeypatch):
 @pytest.fixture(params=["once", "twice"])
 def own(request, tmp_path, monkeypatch):
     """The README's file with a network of one's own, as it is printed, imported."""
-    (block,) = _blocks_after("### Your own network")
+    (block,) = _blocks_after("## Your own network")
     (tmp_path / "my_module.py").write_text(block)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "my_module", raising=False)
@@ -191,7 +218,7 @@ def test_the_command_for_one_s_own_network_finds_it(own, capsys):
 
 
 def test_what_the_readme_says_a_network_does_it_does():
-    text = README.partition("## In Python\n")[2].partition("\nA *site*")[0]
+    text = PYTHON.partition("\nA *site*")[0]
     called = re.findall(r"\b(?:furs_jax|net)\.(\w+)", text)
     assert {"get_network", "estimate_furs", "reallocate", "search", "module"} <= set(called)
     net = furs_jax.get_network("resnet8_cifar", 0.25, num_classes=10, image_shape=(8, 8, 1))

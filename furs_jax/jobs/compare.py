@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 
 from furs_jax.costs import load_cost
+from furs_jax.jobs.forward_time import forward_times
 from furs_jax.jobs.vectors import final_split, teacher_network
 from furs_jax.machine.programs import release_programs
 from furs_jax.methods import Method, load_method
@@ -24,9 +25,10 @@ from furs_jax.run.folder import Files
 from furs_jax.run.lines import final_phase, pruned_phase
 from furs_jax.run.phases import compile_first, first_recipe, from_weights, is_trained, train_phase
 from furs_jax.run.statistics import difference_interval, mean_interval
+from furs_jax.training.checkpoint import latest_step
 from furs_jax.training.distill import ORIGINAL, Distillation, Teacher
 from furs_jax.training.evaluate import Evaluator
-from furs_jax.training.loading import load_network, save_network
+from furs_jax.training.loading import load_network, recorded_network, save_network
 from furs_jax.training.step import TrainState
 from furs_jax.training.trainer import Trainer, make_trainer
 
@@ -63,7 +65,20 @@ def compare(run: Run, method: Method, searched: tuple[int, ...]) -> Record:
     net, recipe = method.network(run), options.final.train
     result["final_macs"] = training_macs(net, searched, recipe, split)
     result["seconds"] = _seconds(run.workdir)
+    if options.final.timed:
+        nets = {training.name: _tested(run, training, result) for training in trainings}
+        with run.console.waiting("timing the networks"):
+            result["forward"] = forward_times(run.task, nets)
     return result
+
+
+def _tested(run: Run, training: _Training, result: Record) -> Network:
+    """A network as it was tested, which a method may have made smaller than it was trained."""
+    net = training.method.network(run)
+    pruned = run.workdir.checkpoints / pruned_phase(training.name, 0)
+    if latest_step(pruned) is not None:
+        net = recorded_network(str(pruned), net, "the trained network")
+    return net.of(result[training.name]["channels"])
 
 
 def compared(run: Run, method: Method) -> tuple[str, ...]:

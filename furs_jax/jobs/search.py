@@ -15,7 +15,7 @@ from furs_jax.options.schema import Options
 from furs_jax.run.context import Run
 from furs_jax.run.tables import result_table
 
-SearchResult = dict[str, Any]  # as result.json: see README
+SearchResult = dict[str, Any]  # as result.json: see docs/REFERENCE.md
 
 
 def search(

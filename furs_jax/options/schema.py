@@ -186,6 +186,7 @@ class FinalOptions:
 
     seeds: int = _of(_COUNT)
     original: bool = _of(Switch())
+    timed: bool = _of(Switch())
     use_search_split: bool = _of(Switch())
     train: Recipe
 

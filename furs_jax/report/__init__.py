@@ -5,7 +5,7 @@ In Python, and inline in a notebook (the figures are matplotlib's):
     from furs_jax import report
     run = report.read_run("runs/digits")
     report.comparison([run])            # Table 4's columns; shows as a table
-    report.draw_network(run.network, run.original, run.channels)
+    report.draw_network(run.network, run.before, run.channels)
     report.draw_furs(run), report.draw_channels(run), report.draw_accuracy([run])
     report.write_page(run, pathlib.Path("page.html"))    # needs no matplotlib
 

@@ -80,12 +80,12 @@ def _figures(runs: Sequence[RunRecord], draw, each: bool) -> Iterator[tuple[str,
 
 
 def _network_figure(run: RunRecord, draw):
-    if run.original is None or run.channels is None:
+    if run.before is None or run.channels is None:
         raise ConfigError("no round has ended yet")
     done = f" ({run.progress})" if run.progress else ""
-    size = ", ".join(size_changes(run.network, run.original, run.channels))
+    size = ", ".join(size_changes(run.network, run.before, run.channels))
     title = f"{run.title} on {run.data}{done}: {size}"
-    return draw.draw_network(run.network, run.original, run.channels, title)
+    return draw.draw_network(run.network, run.before, run.channels, title)
 
 
 def _unique_names(runs: Sequence[RunRecord]) -> list[str]:

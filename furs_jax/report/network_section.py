@@ -24,7 +24,7 @@ _TALLEST = 84  # pixels
 
 def network_blocks(run: RunRecord) -> Markup | None:
     """Bars of every site's width, grouped as blocks that wrap; None before anything is known."""
-    before, after = run.original, run.channels
+    before, after = run.before, run.channels
     if before is None or after is None:
         return None
     try:

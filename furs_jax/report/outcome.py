@@ -7,7 +7,7 @@ from furs_jax.report.charts import NETWORK_STYLES, Mark, mark_chart, span
 from furs_jax.report.markup import Markup, element, join
 from furs_jax.report.run_record import METRICS, RunRecord
 from furs_jax.run.statistics import Interval, score_text
-from furs_jax.run.verdict import Judgement, judge, next_step
+from furs_jax.run.verdict import Judgement, image_time, judge, next_step
 
 Record = dict[str, Any]
 
@@ -42,7 +42,12 @@ def _judged(run: RunRecord, networks: dict[str, Record], name: str) -> Markup:
 
 def _judgement(run: RunRecord, networks: dict[str, Record], name: str) -> Judgement:
     difference = run.difference("searched", name)["top1"]
-    return judge(networks["searched"], networks[name], difference, name)
+    return judge(networks["searched"], networks[name], difference, name, _forward(run))
+
+
+def _forward(run: RunRecord) -> Record | None:
+    """The networks' times for an image; None where they were not measured, or not yet."""
+    return (run.result or {}).get("forward")
 
 
 def _alone(run: RunRecord, entry: Record) -> str:
@@ -84,19 +89,22 @@ def comparison_table(run: RunRecord) -> Markup | None:
     networks = run.networks()
     if not networks:
         return None
-    head = ("network", "MACs", "parameters", "top-1 %", "top-5 %")
+    forward = _forward(run)
+    timed = ("ms/image",) if forward else ()
+    head = ("network", "MACs", "parameters", *timed, "top-1 %", "top-5 %")
     rows = []
     for name, entry in networks.items():
         scores = [_score(entry, key) if entry["seeds"] else "—" for key in METRICS]
         sizes = [_count(entry[key]) for key in ("macs", "params")]
         if theoretical := entry.get("theoretical_macs"):
             sizes[0] += f" ({theoretical:,} if it could skip zeros)"
+        sizes += [image_time(forward, name)] if forward else []
         rows.append((name, *sizes, *scores))
     for name in ("original", "start"):
         told = run.difference("searched", name) if "searched" in networks else {}
         if told.get("top1"):
             cells = (told[key].format(sign=True) for key in METRICS)
-            rows.append((f"searched {MINUS} {name}", "", "", *cells))
+            rows.append((f"searched {MINUS} {name}", "", "", *("" for _ in timed), *cells))
     return element(
         "div",
         element(

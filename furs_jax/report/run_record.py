@@ -119,6 +119,11 @@ class RunRecord:
         return None if self._was_given_widths else self.start
 
     @property
+    def before(self) -> list[int] | None:
+        """What the found vector is drawn beside: what a search began with, else the original."""
+        return self.start if self.searches else self.original
+
+    @property
     def _was_given_widths(self) -> bool:
         return any(self.config.get(key) for key in ("channels", "channels_from", "init_from"))
 

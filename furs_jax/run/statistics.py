@@ -43,6 +43,11 @@ def mean_interval(values: Sequence[float]) -> Interval:
     return Interval(mean, float(half))
 
 
+def ratio_interval(values: Sequence[float], reference: Sequence[float]) -> Interval:
+    """Student's t interval of the mean of values / reference, paired."""
+    return mean_interval(np.divide(values, reference))
+
+
 def difference_interval(values: Sequence[float], reference: Sequence[float]) -> Interval:
     """Welch's t interval of mean(values) - mean(reference), for unequal variances."""
     mean = float(np.mean(values) - np.mean(reference))

@@ -7,7 +7,7 @@ from furs_jax.costs import amount
 from furs_jax.networks.network import Network
 from furs_jax.run.statistics import FEWEST_SEEDS, Interval, score_text, shown
 from furs_jax.run.text import printable
-from furs_jax.run.verdict import judge, next_step
+from furs_jax.run.verdict import image_time, judge, next_step
 
 Record = dict[str, Any]
 
@@ -56,12 +56,14 @@ def result_table(result: Record) -> str:
     """Original, start (where it is another) and searched, with differences and intervals."""
     names = [name for name in ("original", "start", "searched") if name in result]
     unit = result["searched"].get("unit", "MACs")  # MACs are told anyway
-    rows = []
+    forward, rows = result.get("forward"), []
     for name in names:
         network = result[name]
         size = [amount(network[key]) for key in ("cost", "macs", "params") if key in network]
+        size += [image_time(forward, name)] if forward else []
         rows.append((name, *size, *score_cells(network)))
     sizes = ("MACs", "params") if unit == "MACs" else (unit, "MACs", "params")
+    sizes += ("ms/image",) if forward else ()
     verdicts, step, seeds = [], None, len(result["searched"]["seeds"])
     for title, key, reference in (
         ("difference", "difference", "original"),
@@ -71,7 +73,7 @@ def result_table(result: Record) -> str:
             found = [Interval(*value) for value in result[key].values()]
             told = (shown(one, seeds).format(sign=True) for one in found)
             rows.append((title, *("" for _ in sizes), *told))
-            verdict = judge(result["searched"], result[reference], found[0], reference)
+            verdict = judge(result["searched"], result[reference], found[0], reference, forward)
             verdicts += [verdict.difference, verdict.size]
             step = f"Next: {next_step(verdict.finding)}."  # the last is what it began with
     return "\n".join(

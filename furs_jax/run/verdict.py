@@ -1,9 +1,10 @@
 """Whether a search was worth it, in plain words: the same on the terminal, page and in reports."""
 
 import enum
+import statistics
 from typing import Any, NamedTuple
 
-from furs_jax.run.statistics import FEWEST_SEEDS, Interval, score_text
+from furs_jax.run.statistics import FEWEST_SEEDS, Interval, ratio_interval, score_text
 
 Record = dict[str, Any]
 
@@ -22,22 +23,34 @@ class Judgement(NamedTuple):
 
     finding: Finding
     difference: str  # better or not, by how much, how sure
-    size: str  # what became of MACs and parameters
+    size: str  # what became of MACs, parameters and, where it was measured, the time
 
 
-def judge(found: Record, reference: Record, difference: Interval, name: str) -> Judgement:
+def judge(
+    found: Record,
+    reference: Record,
+    difference: Interval,
+    name: str,
+    forward: Record | None = None,
+) -> Judgement:
     """The searched network beside another one.
 
     Args:
       found, reference: their entries, as in result.json.
       difference: of top-1, as fractions.
       name: of the other one, "original" or "start".
+      forward: the networks' times, as in result.json; None where they were not measured.
     """
     return Judgement(
         finding := finding_of(found, reference, difference),
         _difference(finding, found, reference, difference, name),
-        _size(found, reference, name),
+        f"{_size(found, reference, name)}{_time(forward, name)}",
     )
+
+
+def image_time(forward: Record, name: str) -> str:
+    """What an image takes a network, in ms: the median of its turns."""
+    return f"{1000 * statistics.median(forward['seconds'][name]):.3g}"
 
 
 def finding_of(found: Record, reference: Record, difference: Interval) -> Finding:
@@ -100,3 +113,13 @@ def _size(found: Record, reference: Record, name: str) -> str:
         if found[key] and reference[key]
     ]
     return f"It has {' and '.join(parts)}, compared with the {name}." if parts else ""
+
+
+def _time(forward: Record | None, name: str) -> str:
+    if forward is None:
+        return ""
+    ratio = ratio_interval(forward["seconds"]["searched"], forward["seconds"][name])
+    return (
+        f" An image takes it {image_time(forward, 'searched')} ms, {ratio.format(1.0)} times as "
+        f"long ({forward['device']}, batches of {forward['batch_size']})."
+    )

@@ -15,12 +15,12 @@ from furs_jax.run import phases
 from tests import ROOT
 from tests.jobs.recorded import DATA, Training, small, workdir_lines
 
-README = (ROOT / "README.md").read_text()
+REFERENCE = (ROOT / "docs" / "REFERENCE.md").read_text()
 
 
 def _named(file: str) -> set[str]:
-    """The fields that the README's table of a run's folder names."""
-    (row,) = (line for line in README.splitlines() if line.startswith(f"| `{file}` |"))
+    """The fields that the table of a run's folder names."""
+    (row,) = (line for line in REFERENCE.splitlines() if line.startswith(f"| `{file}` |"))
     return set(re.findall(r"`(\w+)`", row.split("|")[2]))
 
 

@@ -124,7 +124,7 @@ class Box:
         ),
         (["report", "w", "/v", "--output=o"], "-m furs_jax.report w /v --output=o"),
         (["export", "w", "--format=onnx"], "-m furs_jax.export w --format=onnx"),
-        ([], "-m furs_jax.main --config=configs/digits.py --workdir={project}/runs/digits"),
+        ([], "-m furs_jax.main --config=configs/demo.py --workdir={project}/runs/demo"),
     ],
 )
 def test_run_sh_runs_python_where_it_is_called(box, given, expected):

@@ -6,6 +6,7 @@ import pytest
 
 from furs_jax.errors import WorkdirError
 from furs_jax.networks import get_network
+from furs_jax.report import network_section
 from furs_jax.report.__main__ import main
 from furs_jax.report.run_record import read_run
 from furs_jax.report.table4 import comparison
@@ -128,3 +129,20 @@ def test_a_round_that_cannot_be_is_one_line(tmp_path, change):
     (run.path / "rounds.jsonl").write_text("".join(lines))
     with pytest.raises(WorkdirError, match="rounds.jsonl.* line 1"):
         read_run(run.path)
+
+
+def test_what_is_found_is_drawn_beside_what_the_search_began_with(tmp_path, monkeypatch):
+    start = [9, 7] * 6
+    run = fake_run(tmp_path / "r", start=start)
+    assert run.before == start != run.original
+    training = fake_training(tmp_path / "t")
+    assert training.before == training.original
+    drawn, columns = [], network_section.network_columns
+
+    def recorded(net, *vectors):
+        drawn.append(vectors)
+        return columns(net, *vectors)
+
+    monkeypatch.setattr(network_section, "network_columns", recorded)
+    assert network_section.network_blocks(run)
+    assert drawn[0][:2] == (start, run.channels)
