@@ -24,6 +24,7 @@ HARMLESS = {
     "data.processes",
     "data.prefetch",
     "furs.memory_gib",
+    "final.timed",
 }
 
 

@@ -99,6 +99,10 @@ def record_calls(monkeypatch: pytest.MonkeyPatch) -> Recording:
 
         return estimate
 
+    def forward_times(task: Task, nets: dict[str, Any]) -> dict[str, Any]:
+        made.calls.append(("times", {name: net.channels for name, net in nets.items()}))
+        return {"device": "cpu", "batch_size": 1, "seconds": {name: [0.1, 0.2] for name in nets}}
+
     class FakeCheckpoints:
         def __init__(self, folder: pathlib.Path, **_: Any):
             self.folder = folder
@@ -152,6 +156,7 @@ def record_calls(monkeypatch: pytest.MonkeyPatch) -> Recording:
             "load_network": load_network,
             "release_programs": lambda: None,
             "compile_first": lambda *_: None,
+            "forward_times": forward_times,
         },
         measure: {"make_estimate": make_estimate},
         look: {"Evaluator": make_evaluator},

@@ -139,6 +139,7 @@ CHANGED = {
     "kd.temperature": (2.0, {"kd.teacher": "original"}),
     "final.seeds": (2, {}),
     "final.original": (False, {}),
+    "final.timed": (False, {}),
     "final.use_search_split": (False, {}),
     **{
         f"{prefix}train.{field}": (value, {})
@@ -257,6 +258,7 @@ def test_a_folder_is_its_config_s_but_for_what_changes_no_result(tmp_path):
         "data.processes",
         "data.prefetch",
         "furs.memory_gib",
+        "final.timed",
     }
 
 

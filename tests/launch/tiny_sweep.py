@@ -16,6 +16,7 @@ TINY = {
     "train.epochs": 1,
     "final.train.epochs": 1,
     "final.seeds": 1,
+    "final.timed": False,
     "checkpoint_seconds": 0.0,
     **dict.fromkeys(
         ("train.batch_size", "final.train.batch_size", "eval_batch_size", "furs.batch_size"), 16

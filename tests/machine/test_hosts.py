@@ -26,6 +26,7 @@ OPTIONS = {
     "train.epochs": 3,
     "final.train.epochs": 1,
     "final.seeds": 1,
+    "final.timed": False,
     "search.rounds": 1,
     "reallocate.num_layers": 2,
     "reallocate.step": 0.5,
