@@ -268,9 +268,8 @@ def test_a_killed_run_ends_with_the_same_small_networks(finished, tmp_path, monk
     monkeypatch.setattr(compare, "forward_times", lambda task, nets: timed.update(nets))
     again = search(small_config(**RUN, **{"final.timed": True}), copy, quiet=True)
     assert timeless(again) == timeless(result)
-    for name, net in timed.items():
-        assert net.params(net.channels) == result[name]["params"]
-    assert timed["searched"].template.places
+    sizes = {name: net.params(net.channels) for name, net in timed.items()}
+    assert sizes == {name: result[name]["params"] for name in ("original", "searched")}
     assert (copy / "finals.jsonl").read_text() == "".join(lines)
     found = [furs_jax.load(f / "checkpoints/final_searched_1_pruned") for f in (copy, folder)]
     jax.tree.map(np.testing.assert_array_equal, *(one.variables for one in found))
@@ -291,8 +290,7 @@ def test_a_killed_run_ends_with_the_same_small_networks(finished, tmp_path, monk
     [{"stem": "os.remove"}, {"other": 3}, {"places": [[0]]}, {"stem": 10**6}, {"padding": "max"}],
 )
 def test_a_record_that_is_no_network_of_the_family_is_refused(fields, finished, tmp_path):
-    folder, _ = finished
-    path = folder / "checkpoints/final_searched_0_pruned"
+    path = finished[0] / "checkpoints/final_searched_0_pruned"
     net = furs_jax.load(path).net
     state = TrainState(step=1, seed=0, params={}, batch_stats={}, opt_state=())
     record = module_record(net)
@@ -309,31 +307,28 @@ def test_a_record_that_is_no_network_of_the_family_is_refused(fields, finished, 
         read(str(tmp_path / "c"))
 
 
-def test_it_begins_with_trained_weights_and_a_teacher(finished, tmp_path):
+def test_it_begins_with_trained_weights_and_a_teacher(tmp_path):
     """FPGM from the unpruned network's weights, which teaches, too: its choice is theirs."""
     given = {
         "mode": "train",
         **{key: RUN[key] for key in ("network", "furs.every_epochs")},
         "width_multiplier": 0.25,
-        "final.train.epochs": 1,
-        "final.seeds": 1,
+        **(short := {"final.train.epochs": 1, "final.seeds": 1}),
     }
     do(parse(small_config(**given)), str(tmp_path / "unpruned"))
     path = tmp_path / "unpruned/checkpoints/final_trained_0"
     weights = furs_jax.load(path)
     options = {
         **RUN,
+        **short,
         "method": "fpgm",
-        "final.seeds": 1,
         "init_from": str(path),
         "kd.teacher": str(path),
         "kd.width_multiplier": 0.25,
-        "final.train.epochs": 1,
     }
     search(small_config(**options), tmp_path / "w", quiet=True)
     found, net = furs_jax.load(tmp_path / "w"), weights.net
-    run = run_of(net)
-    run.budget = 20_000
+    (run := run_of(net)).budget = 20_000
     state = types.SimpleNamespace(params=weights.variables["params"])
     removed = GeometricMedian().chosen(run, state)
     assert found.net.template.places == pruned_network(net, removed).template.places
