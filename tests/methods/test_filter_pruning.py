@@ -242,12 +242,12 @@ def test_a_run_tells_of_the_small_network_and_leaves_it_to_be_used(finished):
     assert list(found.channels) == searched["channels"] != [4, 4, 8, 8, 16, 16]
     assert found.net.macs(found.channels) == searched["macs"]
     assert 0.999 * 20_000 <= searched["macs"] <= 20_000 == result["budget"]
-    assert found.net.params(found.channels) == searched["params"]
-    assert searched["params"] == sum(x.size for x in jax.tree.leaves(found.variables["params"]))
+    params = sum(x.size for x in jax.tree.leaves(found.variables["params"]))
+    assert searched["params"] == found.net.params(found.channels) == params
     probabilities = found.predict(DIGITS.test.images)
     top1 = np.mean(probabilities.argmax(1) == DIGITS.test.labels)
     assert top1 == pytest.approx(searched["seeds"][0]["top1"])
-    # The one that was trained, of another stem than the original, computes the same.
+    # The trained one, of another stem, computes the same.
     whole = furs_jax.load(folder / "checkpoints/final_searched_0")
     assert whole.channels == (4, 4, 8, 8, 16, 16)
     np.testing.assert_allclose(whole.predict(DIGITS.test.images), probabilities, atol=1e-5)
@@ -261,8 +261,7 @@ def test_a_killed_run_ends_with_the_same_small_networks(finished, tmp_path, monk
     (copy / "result.json").unlink()
     lines = (copy / "finals.jsonl").read_text().splitlines(True)
     (copy / "finals.jsonl").write_text("".join(lines[:3]))  # of the second seed none
-    changed = copy / "checkpoints/final_searched_1_pruned"
-    shutil.rmtree(changed)
+    shutil.rmtree(changed := copy / "checkpoints/final_searched_1_pruned")
     shutil.copytree(folder / "checkpoints/final_searched_0_pruned", changed)
     timed = {}  # the networks as they were tested
     monkeypatch.setattr(compare, "forward_times", lambda task, nets: timed.update(nets))
