@@ -18,34 +18,41 @@ from ml_collections import config_dict
 
 def training() -> ml_collections.ConfigDict:
     """One training: the fields of `furs_jax.options.schema.Recipe`."""
-    return ml_collections.ConfigDict(
-        {
-            "epochs": 200,
-            "batch_size": 128,  # images, over all devices
-            "learning_rate": 0.15,  # peak, for this batch size
-            "end_learning_rate": 1e-3,  # of the cosine
-            "warmup_epochs": 0.0,  # linear, from zero
-            "momentum": 0.9,
-            "nesterov": False,
-            "weight_decay": 3e-4,  # L2, added to the gradient of every parameter
-            "label_smoothing": 0.0,  # share of the target spread over all classes
-            "dropout": 0.05,  # rate of SpatialDropout at the sites
-            # Grow the rate linearly with the epoch; a training from weights is at the full rate
-            "dropout_by_epoch": True,
-            "dropout_by_depth": True,  # and with the site's depth
-            "crop_margin": 4,  # pixels of zero padding for random crops; 0: no crop, as on disk
-            "flip": True,  # random horizontal flips
-        }
-    )
+    options = ml_collections.ConfigDict()
+    _number_or_auto(options, "epochs", 200)
+    _number_or_auto(options, "batch_size", 128)  # images, over all devices
+    options.learning_rate = 0.15  # peak, for this batch size
+    options.end_learning_rate = 1e-3  # of the cosine
+    options.warmup_epochs = 0.0  # linear, from zero
+    options.momentum = 0.9
+    options.nesterov = False
+    options.weight_decay = 3e-4  # L2, added to the gradient of every parameter
+    options.label_smoothing = 0.0  # share of the target spread over all classes
+    options.dropout = 0.05  # rate of SpatialDropout at the sites
+    # Grow the rate linearly with the epoch; a training from weights is at the full rate
+    options.dropout_by_epoch = True
+    options.dropout_by_depth = True  # and with the site's depth
+    options.crop_margin = 4  # pixels of zero padding for random crops; 0: no crop, as on disk
+    options.flip = True  # random horizontal flips
+    return options
+
+
+def _number_or_auto(options: ml_collections.ConfigDict, name: str, value: float) -> None:
+    """An option that may be "auto": a number that fits how many images there are, by the rules of
+    furs_jax/jobs/fitting.py, is chosen when a run begins, and config.json has it."""
+    options[name] = config_dict.placeholder(object)
+    options[name] = value
 
 
 def data() -> ml_collections.ConfigDict:
     """Images, and how they are split and read."""
     options = ml_collections.ConfigDict()
-    # digits, idx:DIR, folder:DIR, tfds:NAME or random:HxWxC:CLASSES:COUNT
+    # digits, idx:DIR, folder:DIR, npz:FILE (furs_jax/data/arrays.py says which arrays), tfds:NAME
+    # or random:HxWxC:CLASSES:COUNT
     options.name = "digits"
     options.dir = config_dict.placeholder(str)  # of TFDS; None: ~/tensorflow_datasets
-    options.search_fraction = 0.1  # of the training images, held out to measure FURs on
+    # Of the training images, held out to measure FURs on
+    _number_or_auto(options, "search_fraction", 0.1)
     options.search_split = "stratified"  # random in equal class shares, or "last": the last
     options.seed = 0  # of the stratified split
     # Images in memory are averaged over squares of so many pixels a side: 2 gives 14x14 for 28x28
@@ -112,7 +119,7 @@ def search() -> ml_collections.ConfigDict:
     # The vector after the last round, or "best": the trained one of the lowest search loss
     options.select = "last"
     options.warm_start = False  # rounds after the first go on from the last one's weights
-    options.warm_epochs = 1  # then, of these rounds
+    _number_or_auto(options, "warm_epochs", 1)  # then, of these rounds
     options.warm_learning_rate = 0.05  # then, the peak
     # Rounds without a lower search loss, after which the search goes back to the best network
     # with half the step; 0: never

@@ -18,8 +18,8 @@ _ADDRESS = re.compile(
     r"|(?:gs|s3|gcs|az|abfss?|wasbs?|hdfs|https?|ftp|file|hf):/"  # as pathlib shortens it
 )
 _HOME = re.compile(r"(?:\$HOME|\$\{HOME\})(?=/|$)")
-# Data sets that are folders, as in folder:DIR.
-_FOLDERS = ("idx", "folder")
+# Data sets that are folders or a file, as in folder:DIR.
+_FOLDERS = ("idx", "folder", "npz")
 
 
 def is_address(path: str) -> bool:

@@ -40,7 +40,7 @@ class StackRate(NamedTuple):
 def bench(options: Options, workdir: str) -> StackRate:
     """Times a step of the first networks that method "response" trains, both ways in turn."""
     prepared = prepare(options)
-    task, split, recipe = prepared.task, prepared.task.dataset.train, options.train
+    task, split, recipe = prepared.task, prepared.task.dataset.train, prepared.options.train
     space = Whole(task.net, prepared.budget, prepared.start, prepared.cost)
     vectors = mirrored(space, RULES.first, options.seed)
     each = [make_trainer(task, vector, recipe, split) for vector in vectors]

@@ -69,7 +69,7 @@ def bench(options: Options, workdir: str) -> None:
     once, passes = estimator_of(options.furs).passes
     if options.furs.draws == AUTO or options.furs.method != "dropout" or passes > 1:
         raise ConfigError("this benchmark compares all methods at a number of draws, at most 5")
-    task = prepare(options).task
+    options, task, *_ = prepare(options)
     folder = pathlib.Path(workdir).expanduser()
     variables = trained(task, options, folder)
     source = search_batches(task, options.furs)

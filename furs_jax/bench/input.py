@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from furs_jax.data.batches import Batch, evaluation_batches, training_batches
+from furs_jax.jobs.fitting import fit
 from furs_jax.jobs.prepare import dataset_of
 from furs_jax.machine.cores import usable_cores
 from furs_jax.machine.sealed import write_json
@@ -36,6 +37,7 @@ def bench(options: Options, workdir: str) -> None:
     slow disk shows in the first one.
     """
     dataset = dataset_of(options.data)
+    options = fit(options, dataset)
     rates: dict[str, list[tuple[float, float]]] = {"training": [], "evaluation": []}
     for repeat in range(REPEATS):
         training = training_batches(

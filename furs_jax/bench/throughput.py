@@ -69,6 +69,7 @@ def bench(options: Options, workdir: str) -> TrainRate:
     all alike.
     """
     prepared = prepare(options)
+    options = prepared.options
     task, channels = prepared.task, prepared.start
     split, batch_size = task.dataset.train, options.train.batch_size
     variants = {

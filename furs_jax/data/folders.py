@@ -1,4 +1,4 @@
-"""Classification folders: DIR/train/CLASS/*.JPEG and DIR/val/CLASS/*.JPEG."""
+"""Classification folders: DIR/train/CLASS/*.JPEG and DIR/val/CLASS/*.JPEG, or DIR/CLASS/*.JPEG."""
 
 import array
 import collections
@@ -17,6 +17,7 @@ EXTENSIONS = (
     *(".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"),
 )
 _TEST_NAMES = ("val", "validation", "valid", "test")  # the first that exists
+_PARTS = {"train", "training", "testing", "eval", "dev", *_TEST_NAMES}  # no class is called so
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +42,9 @@ class Scan(NamedTuple):
 
     train: FolderFiles
     train_labels: np.ndarray
-    test: FolderFiles
-    test_labels: np.ndarray
     class_folders: tuple[str, ...]  # of train
     summary: str  # what is read and what is left out, in one line
+    test: tuple[FolderFiles, np.ndarray] | None = None  # None: there is no such part
 
 
 def scan(folder: pathlib.Path) -> Scan:
@@ -52,7 +52,8 @@ def scan(folder: pathlib.Path) -> Scan:
 
     Read are files with one of `EXTENSIONS`, in class folders and below them. Names that begin with
     a dot are left out. Links are followed; a file that several names in a class lead to counts
-    once, and none may be in two classes, or in both train and test.
+    once, and none may be in two classes, or in both train and test. Where there is neither of
+    these, the folder's own folders are the classes.
 
     Raises:
       DataError: the layout is another one, a class is empty, the classes of both parts differ, or
@@ -68,34 +69,41 @@ def scan(folder: pathlib.Path) -> Scan:
 
 def _scan(folder: pathlib.Path) -> Scan:
     test = next((name for name in _TEST_NAMES if (folder / name).is_dir()), None)
-    if not (folder / "train").is_dir() or test is None:
+    whole = folder / "train" if (folder / "train").is_dir() else folder
+    others = set() if test else {name for name in os.listdir(folder) if name.lower() in _PARTS}
+    if (test and whole == folder) or others - {whole.name}:
         raise DataError(
             f"{folder} should have the folders train and val, with a folder of images for each "
-            "class in both (train/CLASS/*.JPEG, val/CLASS/*.JPEG)"
+            "class in both (train/CLASS/*.JPEG, val/CLASS/*.JPEG), or a folder for each class alone"
+            f" (CLASS/*.JPEG); it has {', '.join(sorted(map(_shown, others or [test])))}"
         )
     left_out = _LeftOut(folder)
-    names = [_classes(folder / part, left_out) for part in ("train", test)]
+    parts = [whole, *([folder / test] if test else [])]
+    names = [_classes(part, left_out) for part in parts]
     classes = sorted(names[0])
-    if classes != sorted(names[1]):
+    if len(classes) < 2:
+        raise DataError(
+            f"{whole} has one folder, {_shown(names[0][classes[0]])}; it should have one for each "
+            "class"
+        )
+    if classes != sorted(names[-1]):
         odd = sorted(set(names[0]) ^ set(names[1]))
         raise DataError(
             f"{folder / 'train'} has {len(names[0])} classes and {folder / test} "
             f"{len(names[1])}; both need the same. Only one of them has: "
             f"{', '.join(map(_shown, odd[:5]))}{', ...' if len(odd) > 5 else ''}"
         )
-    parts = []
-    for part, real_names in zip(("train", test), names, strict=True):
-        parts.append(_Part(folder / part))
+    found = [_Part(part) for part in parts]
+    for part, real_names in zip(found, names, strict=True):
         for label, key in enumerate(classes):
-            parts[-1].add_class(real_names[key], label, left_out)
-    _check_links(parts, left_out)
-    train, tested = (part.files() for part in parts)
-    summary = (
-        f"folder:{folder}: {len(train[0]):,} images of {len(classes):,} classes to train on and "
-        f"{len(tested[0]):,} in {test}{left_out}"
-    )
-    folders = tuple(str(folder / "train" / names[0][key]) for key in classes)
-    return Scan(*train, *tested, folders, summary)
+            part.add_class(real_names[key], label, left_out)
+    _check_links(found, left_out)
+    train, *tested = (part.files() for part in found)
+    summary = f"folder:{folder}: {len(train[0]):,} images of {len(classes):,} classes"
+    if tested:
+        summary += f" to train on and {len(tested[0][0]):,} in {test}"
+    folders = tuple(str(whole / names[0][key]) for key in classes)
+    return Scan(*train, folders, f"{summary}{left_out}", *tested)
 
 
 class _LeftOut:

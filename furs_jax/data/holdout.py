@@ -5,8 +5,55 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from furs_jax.data.dataset import AnySplit
 from furs_jax.data.notes import say
 from furs_jax.errors import DataError
+
+USUAL_SHARE = 0.2
+
+
+def fitting_share(labels: np.ndarray) -> float:
+    """The share nearest to a fifth that `stratified` can hold out, where one can be.
+
+    Args:
+      labels: int32, shape (N,).
+    """
+    sizes = np.bincount(labels)
+    shares = _workable(sizes[sizes > 1])
+    return min(shares, key=lambda share: abs(share - USUAL_SHARE), default=USUAL_SHARE)
+
+
+def _works(share: float, sizes: np.ndarray) -> bool:
+    """Whether the share can be held out of classes of so many images.
+
+    Held out are as many images as there are classes at least; of each class one stays.
+    """
+    count, least = int(sizes.sum()), len(sizes)
+    most = count - math.ceil(count / min(sizes, default=1))
+    return 0 < least <= math.ceil(share * count) <= most
+
+
+def _workable(sizes: np.ndarray) -> list[float]:
+    return [share for share in (i / 10_000 for i in range(1, 10_000)) if _works(share, sizes)]
+
+
+def hold_out_test(
+    name: str, split: AnySplit, classes: Sequence[str] = ()
+) -> tuple[AnySplit, AnySplit]:
+    """Of a set without test images: those to train on and about a fifth, to test on; it says so.
+
+    Which they are follows from the images alone, so that no run's seed trains on them.
+
+    Raises:
+      DataError: there are too few.
+    """
+    labels = split.labels
+    kept, held = stratified(labels, fitting_share(labels), 0, name, classes)
+    say(
+        f"{name} has no labelled test split; {len(held):,} of its {len(labels):,} training images, "
+        "in equal shares of its classes, are held out and tested on"
+    )
+    return split.take(kept), split.take(held)
 
 
 def stratified(
@@ -37,21 +84,13 @@ def stratified(
             f"{'have' if len(lone) > 1 else 'has'} one image to train on, so none is held out"
         )
     places, sizes = np.flatnonzero(sizes[labels] > 1), sizes[sizes > 1]
-    count = len(places)
-    # Held out are as many images as there are classes at least; of each class one stays.
-    least, most = len(sizes), count - math.ceil(count / min(sizes, default=1))
-
-    def works(share: float) -> bool:
-        return 0 < least <= math.ceil(share * count) <= most
-
-    if not works(fraction):
-        shares = [i / 10_000 for i in range(1, 10_000) if works(i / 10_000)]
+    if not _works(fraction, sizes):
         remedy = "add images"
-        if shares:
+        if shares := _workable(sizes):
             remedy = f"give a data.search_fraction of {shares[0]:g} to {shares[-1]:g}"
         raise DataError(
-            f"a share of {fraction:g} of {count:,} images can't hold every class of {name} and "
-            f"leave some of each to train on; {remedy}"
+            f"a share of {fraction:g} of {len(places):,} images can't hold every class of {name} "
+            f"and leave some of each to train on; {remedy}"
         )
     kept, held = train_test_split(
         places, test_size=fraction, stratify=labels[places], random_state=seed

@@ -7,18 +7,21 @@ from collections.abc import Callable
 
 import numpy as np
 
-from furs_jax.data import folders, in_memory
+from furs_jax.data import folders, in_memory, npz_files
+from furs_jax.data.arrays import NAMES, images_of
 from furs_jax.data.dataset import AnySplit, Dataset, Images, Split
 from furs_jax.data.disk import DiskSplit, Reading, split_on_disk
-from furs_jax.data.holdout import stratified
+from furs_jax.data.holdout import fitting_share, hold_out_test, stratified
 from furs_jax.data.notes import say
 from furs_jax.errors import ConfigError, DataError
-from furs_jax.options.schema import check_option
+from furs_jax.options.given import PREFIX, Given
+from furs_jax.options.schema import AUTO, check_option
 
 SOURCES = (
     "digits",
     "idx:DIR (files as of MNIST and Fashion-MNIST)",
-    "folder:DIR (with train/CLASS/*.JPEG and val/CLASS/*.JPEG)",
+    "folder:DIR (with train/CLASS/*.JPEG and val/CLASS/*.JPEG, or CLASS/*.JPEG)",
+    "npz:FILE (of np.savez, with images and labels)",
     "tfds:NAME (such as tfds:cifar10, tfds:cifar100, tfds:imagenet2012)",
     "random:HxWxC:CLASSES:COUNT (noise, to try speed and set-up)",
 )
@@ -28,7 +31,7 @@ _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 def load_dataset(
     name: str,
-    search_fraction: float = 0.1,
+    search_fraction: float | str = 0.1,
     search_split: str = "stratified",
     seed: int = 0,
     data_dir: str | None = None,
@@ -39,7 +42,8 @@ def load_dataset(
 
     Args:
       name, data_dir, reading: as of `load_images`.
-      search_fraction: share of the training images that the search split gets.
+      search_fraction: share of the training images that the search split gets, or "auto", see
+        `holdout.fitting_share`.
       search_split: "stratified" (random, equal shares of every class) or "last" (the last images
         in the source's order, as the paper has it on CIFAR).
       seed: of the stratified choice.
@@ -61,6 +65,8 @@ def load_dataset(
     images = load_images(name, data_dir, reading)
     trained, test = (_pooled(split, pool) for split in (images.train, images.test))
     images = images._replace(train=trained, test=test)
+    if search_fraction == AUTO:
+        search_fraction = fitting_share(images.train.labels)
     train, search = _hold_out(name, images, search_fraction, search_split, seed)
     if isinstance(train, DiskSplit):
         mean, std = _IMAGENET_MEAN, _IMAGENET_STD
@@ -80,17 +86,24 @@ def load_images(name: str, data_dir: str | None = None, reading: Reading | None 
     Raises:
       DataError: the name is unknown, or files are missing or damaged; says how to get them.
     """
-    kind, _, argument = name.partition(":")
     reading = reading or Reading()
     for field, value in dataclasses.asdict(reading).items():
         check_option(f"data.{field}", value)
+    if isinstance(name, Given):
+        return name.value
+    kind, _, argument = name.partition(":")
     loaders: dict[str, Callable[[], Images]] = {
         "digits": in_memory.digits,
         "idx": lambda: in_memory.idx(pathlib.Path(argument).expanduser()),
         "folder": lambda: _folder(pathlib.Path(argument).expanduser(), reading),
+        "npz": lambda: images_of(npz_files.read(pathlib.Path(argument).expanduser(), NAMES), name),
         "tfds": lambda: _tfds(argument, data_dir, reading),
         "random": lambda: in_memory.random(argument),
     }
+    if name.startswith(PREFIX):
+        raise DataError(
+            f"the images, {name}, were given to furs_jax.search as arrays; give it the same again"
+        )
     if kind not in loaders:
         raise DataError(f"unknown data set {name!r}; config.data.name can be {'; '.join(SOURCES)}")
     return loaders[kind]()
@@ -99,13 +112,13 @@ def load_images(name: str, data_dir: str | None = None, reading: Reading | None 
 def _folder(folder: pathlib.Path, reading: Reading) -> Images:
     found = folders.scan(folder)
     say(found.summary)
-    return Images(
-        split_on_disk(found.train, found.train_labels, reading),
-        split_on_disk(found.test, found.test_labels, reading),
-        len(found.class_folders),
-        tuple(pathlib.Path(folder).name for folder in found.class_folders),
-        found.class_folders,
-    )
+    train = split_on_disk(found.train, found.train_labels, reading)
+    names = tuple(pathlib.Path(path).name for path in found.class_folders)
+    if found.test is None:
+        train, test = hold_out_test(f"folder:{folder}", train, found.class_folders)
+    else:
+        test = split_on_disk(*found.test, reading)
+    return Images(train, test, len(names), names, found.class_folders)
 
 
 def _tfds(name: str, data_dir: str | None, reading: Reading) -> Images:

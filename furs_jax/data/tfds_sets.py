@@ -18,14 +18,13 @@ import numpy as np
 from tqdm import tqdm
 
 from furs_jax.data.dataset import AnySplit, Images, Split
-from furs_jax.data.holdout import stratified
+from furs_jax.data.holdout import hold_out_test
 from furs_jax.data.notes import say
 from furs_jax.data.pixels import UnsupportedError, eight_bits
 from furs_jax.errors import DataError, MissingExtraError
 from furs_jax.machine.program_cache import cache_folder
 
 _TEST_SPLITS = ("test", "validation", "val", "valid", "dev")  # the first that exists, with labels
-_TEST_SHARE = 0.2  # of the training images, where there is none
 _UNKNOWN = -1  # the label of images without one
 
 
@@ -85,20 +84,14 @@ def load(
             say(f"tfds:{name} has no labelled test split; its split {split} is tested on")
         return Images(train, test, classes, names)
     try:
-        kept, held = stratified(
-            train.labels, _TEST_SHARE, 0, f"tfds:{name}", [f"class {word!r}" for word in names]
-        )
+        shown = [f"class {word!r}" for word in names]
+        return Images(*hold_out_test(f"tfds:{name}", train, shown), classes, names)
     except DataError as error:
         raise DataError(
             f"{name!r} has no labelled split to test on ({', '.join(known)}), and its "
             f"{len(train.labels):,} training images are too few to hold some out; choose another "
             "set"
         ) from error
-    say(
-        f"tfds:{name} has no labelled test split; {len(held):,} of its {len(train.labels):,} "
-        "training images, in equal shares of its classes, are held out and tested on"
-    )
-    return Images(train.take(kept), train.take(held), classes, names)
 
 
 def _split(

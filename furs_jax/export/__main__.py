@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--seed", type=int, default=0, metavar="N", help="which of its final trainings; from 0")
     add("--out", metavar="DIR", help="the folder to write; default: in RUN/export")
     add("--python", metavar="PATH", help="the Python that runs what is written; default: this one")
-    add("--images", metavar="DIR", help="images to compare on; default: of the run's data")
+    add("--images", metavar="DIR", help="to compare on, or npz:FILE; default: of the run's data")
     add("--fold_batch_norms", action="store_true", help="onnx, pytorch: into the layers before")
     add("--own_network", metavar="NAME", help="the run's, if it is yours: my_module:MyNet")
     add("--own_cost", metavar="NAME", help="likewise its cost")
@@ -105,11 +105,16 @@ def _images(options: Any, origin: _Origin, found: Any) -> tuple[Any, dict[str, i
     """
     import numpy as np
 
+    from furs_jax.data import load_images
     from furs_jax.jobs.predict import read_images
     from furs_jax.jobs.prepare import dataset_of
     from furs_jax.options.parse import of_record
     from furs_jax.run.folder import Files
 
+    if (options.images or "").startswith("npz:"):
+        return load_images(paths.resolve_data(options.images, "--images")).train.images[
+            :_IMAGES
+        ], None
     if options.images:
         return read_images(found, [options.images], _IMAGES), None
     if origin.run is None:
@@ -117,7 +122,7 @@ def _images(options: Any, origin: _Origin, found: Any) -> tuple[Any, dict[str, i
     try:
         data = dataset_of(of_record(Files(origin.run).read_config()["config"]).data)
     except FursError as error:
-        raise DataError(f"{error}; or give --images=DIR, other images to compare on") from error
+        raise DataError(f"{error}; or give --images=DIR or npz:FILE, to compare on") from error
     split = data.search if len(data.search.labels) else data.train
     places = np.linspace(0, len(split.labels) - 1, _IMAGES).astype(int)
     counts = {name: len(getattr(data, name).labels) for name in ("train", "search", "test")}

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import jax
 
 from furs_jax.costs import load_cost
+from furs_jax.jobs.fitting import final_split
 from furs_jax.jobs.forward_time import forward_times
-from furs_jax.jobs.vectors import final_split, teacher_network
+from furs_jax.jobs.vectors import teacher_network
 from furs_jax.machine.programs import release_programs
 from furs_jax.methods import Method, load_method
 from furs_jax.networks.network import Network

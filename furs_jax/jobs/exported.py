@@ -13,6 +13,7 @@ from furs_jax.machine.sealed import damaged, read_json
 from furs_jax.networks import get_network
 from furs_jax.networks.network import Network
 from furs_jax.objectives import Variables
+from furs_jax.options.given import PREFIX
 from furs_jax.training.loading import module_record, net_shapes, with_fields
 from furs_jax.training.packed import unpack
 
@@ -46,7 +47,7 @@ def rebuild(record: Record, variables: Variables, own: str | None = None) -> Tra
     """The network of a record of `describe`, computed in float32.
 
     Args:
-      own: the name of the user's own network, whose code is imported.
+      own: the name of the user's own network, whose code is imported, or of `given_module`.
 
     Raises:
       ConfigError: the record names the user's own network, and `own` doesn't.
@@ -56,7 +57,7 @@ def rebuild(record: Record, variables: Variables, own: str | None = None) -> Tra
     if ":" in name and own is None:
         raise ConfigError(
             f"its network is {name}, whose code is imported if you ask for it: load(PATH, "
-            f"network={name!r})"
+            f"network={'MODULE' if name.startswith(PREFIX) else repr(name)})"
         )
     preprocessing, channels = _preprocessing(record), tuple(record["channels"])
     classes, padding = tuple(map(str, record["classes"])), record["padding"] or "max"

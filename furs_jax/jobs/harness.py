@@ -13,13 +13,15 @@ from furs_jax.costs import amount
 from furs_jax.data.dataset import Dataset
 from furs_jax.errors import FursError, WorkdirError
 from furs_jax.jobs.compare import check_result
-from furs_jax.jobs.prepare import prepare
+from furs_jax.jobs.fitting import fill
+from furs_jax.jobs.prepare import data_digests, prepare
 from furs_jax.jobs.vectors import AS_GIVEN
 from furs_jax.machine import hosts
 from furs_jax.machine.programs import compile_clock
 from furs_jax.machine.sealed import AGAIN, damaged, write_json
 from furs_jax.machine.stop import Stop
 from furs_jax.networks.recording import record_network
+from furs_jax.options.given import Given
 from furs_jax.options.parse import as_record
 from furs_jax.options.schema import Options
 from furs_jax.report.watch import Watch
@@ -58,6 +60,7 @@ def run_in_folder(
     try:
         for journal in (folder.metrics, folder.rounds, folder.finals):
             journal.read()  # damage is named before anything is computed
+        options = fill(options, folder.begun_with())  # and goes on by
         result = folder.read_result()
         if result is not None:
             shown = _checked_table(folder, result, options, table)
@@ -65,8 +68,7 @@ def run_in_folder(
                 watch.look(runs=False)
         else:
             with compile_clock() as clock:
-                prepared = prepare(options)
-                run = Run(options, *prepared, folder, console, clock, stop or Stop())
+                run = Run(*prepare(options), folder, console, clock, stop or Stop())
                 _begin(run, finals(run))
                 with contextlib.nullcontext() if watch is None else watch.following(folder):
                     result = json.loads(json.dumps(work(run)))
@@ -101,7 +103,7 @@ def _begin(run: Run, finals: Sequence[str]) -> None:
     """Shows what is begun, and writes config.json or sees that it is the same run.
 
     Raises:
-      WorkdirError: the run began with other channels.
+      WorkdirError: the run began with other channels, images, or another network that was given.
     """
     folder, task, channels = run.workdir, run.task, list(run.start)
     run.console.print(_header(run))
@@ -110,8 +112,18 @@ def _begin(run: Run, finals: Sequence[str]) -> None:
     data = _record_data(task.dataset)
     told = {"network": network, "data": data, "finals": list(finals)}
     stored = folder.start(as_record(run.options), {"channels": channels, **told, **environment})
-    for name in told:  # for readers, not in runs of earlier versions
-        stored.pop(name)
+    begun = {name: stored.pop(name) or {} for name in told}  # not in runs of earlier versions
+    if begun["data"].get("digests", data["digests"]) != data["digests"]:
+        raise WorkdirError(
+            f"workdir {folder.path} began with other images of {task.dataset.name} than are there "
+            "now; give another --workdir, or those images to go on with it"
+        )
+    layers = json.loads(json.dumps(network)).get("layers")
+    if isinstance(run.options.network, Given) and begun["network"].get("layers") != layers:
+        raise WorkdirError(
+            f"workdir {folder.path} began with another network of the name {task.net.name}: its "
+            "layers are others; give another --workdir, or that network to go on with it"
+        )
     if (begun := stored.pop("channels")) not in (None, channels):
         raise WorkdirError(
             f"workdir {folder.path} began with channels {begun}, which are {channels} "
@@ -164,6 +176,7 @@ def _record_data(dataset: Dataset) -> Record:
         **{field: list(getattr(dataset, field)) for field in fields},
         "images": {split: len(getattr(dataset, split).labels) for split in splits},
         "eval_crop": dataset.test.eval_crop,
+        "digests": data_digests(dataset),
     }
 
 

@@ -5,6 +5,8 @@ import os
 import pathlib
 from typing import Any, NamedTuple
 
+import flax.linen as nn
+
 from furs_jax import paths
 from furs_jax.errors import ConfigError, DataError, FursError, WorkdirError
 from furs_jax.jobs.compare import START
@@ -14,6 +16,8 @@ from furs_jax.jobs.prepare import dataset_of
 from furs_jax.jobs.vectors import initial_network
 from furs_jax.machine.devices import resolve_dtype
 from furs_jax.machine.sealed import damaged
+from furs_jax.networks.by_name import given_module
+from furs_jax.options.given import PREFIX
 from furs_jax.options.parse import of_record
 from furs_jax.options.schema import DataOptions, Options
 from furs_jax.run.folder import Files
@@ -24,7 +28,7 @@ from furs_jax.training.loading import load_network, recorded_network
 
 
 def load(
-    path: str | os.PathLike, network: str | None = None, cost: str | None = None
+    path: str | os.PathLike, network: str | nn.Module | None = None, cost: str | None = None
 ) -> TrainedNetwork | ExportedProgram:
     """The network that a run has found and trained, another of its checkpoints, or an export.
 
@@ -39,8 +43,8 @@ def load(
         (final_searched_0_pruned); final_searched_0 was trained, and computes the same.
         Or what `python -m furs_jax.export` wrote as safetensors, or as StableHLO, which predicts
         and holds no variables.
-      network, cost: where the run's are your own, "my_package.my_module:MyNet". Their code is
-        imported because you name it; what the run's files name is not.
+      network, cost: where the run's are your own, "my_package.my_module:MyNet", or the network's
+        module itself. Their code is imported because you name it; what the run's files name is not.
 
     Raises:
       ConfigError: there is no run, or it has code of your own that is not named here.
@@ -50,6 +54,8 @@ def load(
         data set can't be read.
     """
     given = pathlib.Path(paths.resolve(path, "path="))
+    if network is not None and not isinstance(network, str):
+        network = given_module(network)
     if is_export(given):
         return read_export(given, network)
     files, phase = find_run(given)
@@ -131,7 +137,14 @@ def _with_own_code(options: Options, path: str | os.PathLike, **given: str | Non
     """
     named = {option: name for option, name in given.items() if name is not None}
     for option in given.keys() - named.keys():
-        if ":" in (name := getattr(options, option)):
+        name = getattr(options, option)
+        if name.startswith(PREFIX):
+            raise ConfigError(
+                f"the {option} of {path} is {name}, an object that was given to furs_jax.search: "
+                f"load({os.fspath(path)!r}, {option}=MODULE), with an equal one, or its name as "
+                f"'my_module:MyNet'; on a command line --own_{option}=my_module:MyNet (export)"
+            )
+        if ":" in name:
             raise ConfigError(
                 f"the {option} of {path} is {name}, whose code is imported if you ask "
                 f"for it: load({os.fspath(path)!r}, {option}={name!r}), or on a command line "

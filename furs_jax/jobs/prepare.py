@@ -8,9 +8,9 @@ from furs_jax.data import Reading, load_dataset
 from furs_jax.data.dataset import AnySplit, Dataset, Split
 from furs_jax.errors import ConfigError
 from furs_jax.furs.measure import check_images, estimator_of
+from furs_jax.jobs.fitting import final_split, fit
 from furs_jax.jobs.vectors import (
     AS_GIVEN,
-    final_split,
     initial_network,
     start_vector,
     teacher_network,
@@ -35,17 +35,17 @@ def prepare(options: Options) -> Prepared:
     """Loads the data, builds the network and checks every option, before any training."""
     method, objective = load_method(options.method), load_objective(options.objective)
     check_options(options, method)
+    dataset = dataset_of(options.data)
+    options = fit(options, dataset)
     batch_sizes = {
         "eval_batch_size": options.eval_batch_size,
         "furs.batch_size": options.furs.batch_size,
         "train.batch_size": options.train.batch_size,
         "final.train.batch_size": options.final.train.batch_size,
     }
-    # First, because weights that are given below are read onto a device.
+    # Weights that are given below are read onto a device.
     devices = set_up(options.cpu_devices, batch_sizes.values())
-    dataset = dataset_of(options.data)
-    splits = (dataset.train, dataset.search, dataset.test)
-    hosts.agree("the data", [_digest(split) for split in splits])
+    hosts.agree("the data", data_digests(dataset))
     cost, budget = initial_network(options, dataset)
     net = cost.net
     if options.mode not in AS_GIVEN:
@@ -68,9 +68,14 @@ def prepare(options: Options) -> Prepared:
     task = Task(
         net, dataset, devices, dtype, options.eval_batch_size, objective, options.step_programs
     )
-    prepared = Prepared(task, cost, budget, start, unpruned)
+    prepared = Prepared(options, task, cost, budget, start, unpruned)
     method.check(options, prepared)
     return prepared
+
+
+def data_digests(dataset: Dataset) -> list[int]:
+    """By which the three splits are known again."""
+    return [_digest(split) for split in (dataset.train, dataset.search, dataset.test)]
 
 
 def _digest(split: AnySplit) -> int:

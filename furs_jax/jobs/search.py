@@ -1,15 +1,22 @@
 """A search from start to end: a vector is found, then original against searched. Resumable."""
 
+import copy
+import dataclasses
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
+import flax.linen as nn
 import ml_collections
+import numpy as np
 
+from furs_jax.data.arrays import Arrays, given_data
 from furs_jax.errors import DamagedError
 from furs_jax.jobs.compare import check_finals, compare, compared
 from furs_jax.jobs.harness import run_in_folder
 from furs_jax.machine.stop import Stop
 from furs_jax.methods import Method, load_method
+from furs_jax.networks.by_name import given_module
 from furs_jax.options.parse import parse
 from furs_jax.options.schema import Options
 from furs_jax.run.context import Run
@@ -23,21 +30,47 @@ def search(
     workdir: str | pathlib.Path,
     quiet: bool = False,
     stop: Stop | None = None,
+    *,
+    data: Arrays | Sequence[np.ndarray] | None = None,
+    network: nn.Module | None = None,
 ) -> SearchResult:
     """Runs a search, or goes on with one, and returns what result.json holds.
+
+        furs_jax.search(config, "runs/mine", data=(images, labels), network=MyNet())
 
     Args:
       config: all options, see configs/default.py.
       workdir: the run's folder. A folder of the same config is resumed.
       quiet: print nothing.
       stop: looked at between the steps of a training, which is then saved.
+      data: images and labels, or others that furs_jax/data/arrays.py names, in place of
+        config.data.name. To go on with the run give the same again.
+      network: a module of your own, as of `Network.from_module`, in place of config.network. To go
+        on with the run give an equal one, and to `furs_jax.load`, too.
 
     Raises:
       StoppedError: `stop` was asked for.
       FursError: an option, the data, the budget or the folder can't work, all found before any
         training; or the training diverged.
     """
-    return perform(parse(config), workdir, stop, quiet)
+    return perform(_with_given(config, data, network), workdir, stop, quiet)
+
+
+def _with_given(
+    config: ml_collections.ConfigDict,
+    data: Arrays | Sequence[np.ndarray] | None,
+    network: nn.Module | None,
+) -> Options:
+    """The options of a config with what the caller gives in place of what it names."""
+    config = copy.deepcopy(config)
+    images = None if data is None else given_data(data)
+    module = None if network is None else given_module(network)
+    with config.unlocked():  # set before it is resolved: its width follows the network's name
+        config.data.name = images or config.data.name
+        config.network = module or config.network
+    options = parse(config)  # has their names alone
+    named = dataclasses.replace(options.data, name=images or options.data.name)
+    return dataclasses.replace(options, data=named, network=module or options.network)
 
 
 def perform(

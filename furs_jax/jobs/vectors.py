@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from furs_jax.costs import Cost, amount, load_cost
-from furs_jax.data.dataset import AnySplit, Dataset
+from furs_jax.data.dataset import Dataset
 from furs_jax.errors import BudgetError, ConfigError
 from furs_jax.machine import hosts
 from furs_jax.machine.sealed import unseal
@@ -167,10 +167,6 @@ def start_vector(options: Options, cost: Cost, budget: float) -> tuple[int, ...]
 def unpruned_network(options: Options, dataset: Dataset) -> Network:
     """The network that methods which prune begin with."""
     return _network(options, dataset, options.prune.width_multiplier)
-
-
-def final_split(options: Options, dataset: Dataset) -> AnySplit:
-    return dataset.train_and_search if options.final.use_search_split else dataset.train
 
 
 def teacher_network(options: Options, dataset: Dataset) -> Network:

@@ -5,8 +5,10 @@ width_multiplier and the module's fields that gives the module, (H, W, C) of ima
 given).
 """
 
+import dataclasses
 import importlib
 import pkgutil
+from typing import Any
 
 import flax.linen as nn
 
@@ -14,6 +16,7 @@ from furs_jax.errors import ConfigError
 from furs_jax.networks import families
 from furs_jax.networks.blocks import CIFAR, IMAGENET
 from furs_jax.networks.network import Network
+from furs_jax.options.given import PREFIX, Given
 from furs_jax.options.schema import check_option
 from furs_jax.plugins import imported
 
@@ -37,7 +40,7 @@ def get_network(
 
     Args:
       name: one of `NETWORKS`, or your own module as "my_package.my_module:MyNet", see
-        `furs_jax.networks.network`.
+        `furs_jax.networks.network`, or of `given_module`.
       width_multiplier: stem and sites have int(width_multiplier * c) channels; of your own module
         only the sites.
       num_classes: by default 100 (CIFAR's networks) or 1000 (ImageNet's).
@@ -72,13 +75,45 @@ def get_network(
     return Network(name, template, image_shape or default_shape)
 
 
+def given_module(module: nn.Module) -> Given:
+    """A module of the caller's, named by its class and its fields, to be given to `get_network`.
+
+    Raises:
+      ConfigError: it is no linen module.
+    """
+    if not isinstance(module, nn.Module):
+        raise ConfigError(
+            f"network={type(module).__name__} must be a name, or a flax.linen module such as MyNet()"
+        )
+    return Given(_described(module), module)
+
+
+def _described(value: Any) -> str:
+    """A field's value in words that another process has for it, too: no addresses."""
+    if isinstance(value, tuple | list):
+        return f"({', '.join(map(_described, value))})"
+    if isinstance(value, int | float | str | None):
+        return repr(value)
+    if isinstance(value, nn.Module):
+        set_here = {"parent", "name", "axis_name"}
+        names = (f.name for f in dataclasses.fields(value) if f.name not in set_here)
+        fields = (f"{name}={_described(getattr(value, name))}" for name in names)
+        return f"{type(value).__name__}({', '.join(fields)})"
+    return getattr(value, "__name__", type(value).__name__)  # of functions, classes and dtypes
+
+
 def _module_of(name: str, num_classes: int | None, padding: str) -> nn.Module:
     """The module that "my_package.my_module:MyNet" names: a class, a function or a module.
 
     Raises:
       ConfigError: there is none.
     """
-    module = imported(name, "network")
+    if name.startswith(PREFIX) and not isinstance(name, Given):
+        raise ConfigError(
+            f"network={name!r} was given to furs_jax.search as an object; give it again, as "
+            "network=MODULE"
+        )
+    module = name.value if isinstance(name, Given) else imported(name, "network")
     if not isinstance(module, nn.Module) and callable(module):
         try:
             module = module()

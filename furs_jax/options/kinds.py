@@ -152,6 +152,13 @@ class Either:
         return f"{self.word} or {self.kind}"
 
 
+@dataclasses.dataclass(frozen=True)
+class Fitted(Either):
+    """A number, or "auto", which stands for one that fits the data; config.json has that one."""
+
+    word: str = "auto"
+
+
 def whole(low: int, high: int) -> Number:
     return Number(low, high, whole=True)
 

@@ -16,6 +16,7 @@ from furs_jax.options.kinds import (
     Choice,
     DataName,
     Either,
+    Fitted,
     Kind,
     Name,
     Number,
@@ -27,7 +28,7 @@ from furs_jax.options.kinds import (
     whole,
 )
 
-AUTO = "auto"
+AUTO = Fitted.word
 ONE, TWO = "one", "two"  # programs of a training step
 LOAD, FRESH = "load", "fresh"
 MAX_RATE = 0.5  # of dropping a channel
@@ -65,7 +66,7 @@ class DataOptions:
 
     name: str = _of(DataName())
     dir: str | None = _of(Either(Path()))
-    search_fraction: float = _of(_FRACTION)
+    search_fraction: float | str = _of(Fitted(_FRACTION))
     search_split: str = _of(Choice(("stratified", "last")))
     seed: int = _of(_SEED)
     pool: int = _of(whole(1, 4096))
@@ -82,8 +83,8 @@ class DataOptions:
 class Recipe:
     """How a network is trained: config.train and config.final.train."""
 
-    epochs: int = _of(_COUNT)
-    batch_size: int = _of(_COUNT)
+    epochs: int | str = _of(Fitted(_COUNT))
+    batch_size: int | str = _of(Fitted(_COUNT))
     learning_rate: float = _of(positive(_LARGEST))
     end_learning_rate: float = _of(Number(0, _LARGEST))
     warmup_epochs: float = _of(Number(0, MANY))
@@ -145,7 +146,7 @@ class SearchOptions:
     rounds: int = _of(_COUNT)
     select: str = _of(Choice(("last", "best")))
     warm_start: bool = _of(Switch())
-    warm_epochs: int = _of(_COUNT)
+    warm_epochs: int | str = _of(Fitted(_COUNT))
     warm_learning_rate: float = _of(positive(_LARGEST))
     patience: int = _of(_COUNT_OR_NONE)
     stop_when_equal: bool = _of(Switch())
@@ -236,6 +237,7 @@ def _kinds(of: type, prefix: str = "") -> Iterator[tuple[str, Kind]]:
 
 # By full name, as "train.epochs".
 OPTIONS: dict[str, Kind] = dict(_kinds(Options))
+FITTED = tuple(option for option, kind in OPTIONS.items() if isinstance(kind, Fitted))
 
 
 def check_option(option: str, value: Any, name: str | None = None) -> None:

@@ -9,6 +9,7 @@ import shlex
 from typing import Any, NamedTuple
 
 from furs_jax.errors import WorkdirError
+from furs_jax.options.given import PREFIX
 from furs_jax.options.parse import defaults, flat
 from furs_jax.report import outcome, sections
 from furs_jax.report.command import run_command
@@ -169,6 +170,12 @@ def _progress(run: RunRecord, moment: Moment) -> Markup:
 
 
 def _command(run: RunRecord) -> Markup:
+    names = {"data": run.config["data"]["name"], "network": run.config["network"]}
+    if given := [keyword for keyword, name in names.items() if name.startswith(PREFIX)]:
+        keywords = "".join(f", {keyword}=..." for keyword in given)
+        call = f"furs_jax.search(config, {str(run.path)!r}{keywords})"
+        told = "It was begun in Python; the same call, with what it was given, goes on with it."
+        return join(element("pre", call), element("p", told, class_="note"))
     told = "It makes the same run again; in the same folder it goes on with a run that stopped."
     first, *words = run_command(run.config, run.path)
     lines = [first, *([" \\", element("br"), f"    {word}"] for word in words)]

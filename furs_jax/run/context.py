@@ -17,6 +17,7 @@ from furs_jax.training.trainer import Task
 class Prepared(NamedTuple):
     """What a run starts from."""
 
+    options: Options  # with a number wherever one was "auto"
     task: Task  # its network has the original's channels
     cost: Cost
     budget: float  # of the cost

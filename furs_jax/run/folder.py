@@ -10,7 +10,7 @@ from furs_jax.errors import WorkdirBusyError, WorkdirError
 from furs_jax.machine import hosts
 from furs_jax.machine.sealed import AGAIN, damaged, read_json, temporary, write_json
 from furs_jax.options.parse import defaults, flat
-from furs_jax.options.schema import OPTIONS, path_kind
+from furs_jax.options.schema import AUTO, FITTED, OPTIONS, path_kind
 from furs_jax.run import lines
 from furs_jax.run.journal import Journal
 
@@ -171,6 +171,11 @@ class Workdir(Files):
 
         return hosts.from_first(stored)
 
+    def begun_with(self) -> Record:
+        """The options that the run began with, by name; none of a new run."""
+        begun = hosts.from_first(lambda: self.read_config() if self.config.exists() else None)
+        return dict(flat(begun["config"])) if begun else {}
+
     def close(self) -> None:
         """Lets another process use the folder."""
         if self._lock_file:
@@ -180,7 +185,8 @@ class Workdir(Files):
 def _differences(stored: Record, given: Record) -> list[tuple[str, str]]:
     """The options that differ, each with both values in words.
 
-    An option that a run of an earlier version lacks had its default.
+    An option that a run of an earlier version lacks had its default. One that fits itself is what
+    the run that is there has chosen.
     """
     given, stored = dict(flat(given)), dict(flat(stored))
     stored = {option: defaults()[option] for option in given if option in OPTIONS} | stored
@@ -189,7 +195,9 @@ def _differences(stored: Record, given: Record) -> list[tuple[str, str]]:
         (option, f"config.{option} ({there} there, {here} here)")
         for option in sorted(given.keys() | stored.keys())
         for there, here in [(stored.get(option, nothing), given.get(option, nothing))]
-        if there != here and not (path_kind(option) and _same_path(there, here))
+        if there != here
+        and not (path_kind(option) and _same_path(there, here))
+        and not (option in FITTED and here == AUTO)
     ]
 
 

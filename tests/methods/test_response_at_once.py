@@ -23,7 +23,7 @@ def prepared():
 
 def run_of(prepared, **changes):
     options = parse(small_config(method="response", **changes))
-    return Run(options, *prepared, None, Console(True), CompileClock(), Stop())
+    return Run(options, *prepared[1:], None, Console(True), CompileClock(), Stop())
 
 
 def scored(run, channels):

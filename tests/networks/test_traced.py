@@ -125,7 +125,7 @@ def test_a_config_names_it(options):
     config.network, config.width_multiplier = NAME, 1.0
     config.cpu_devices, config.reallocate.channel_multiple = 0, 2
     config.update(options)
-    task, _, budget, *_ = prepare(parse(config))
+    _, task, _, budget, *_ = prepare(parse(config))
     channels = task.net.channels
     assert all(c % 2 == 0 for c in channels)
     assert task.net.template.num_classes == 10

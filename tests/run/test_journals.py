@@ -37,7 +37,7 @@ def run(prepared, tmp_path):
     options = parse(small_config())
     workdir = Workdir(tmp_path / "w", as_record(options))
     workdir.start(as_record(options), {})
-    yield Run(options, *prepared, workdir, Console(True), CompileClock(), Stop())
+    yield Run(options, *prepared[1:], workdir, Console(True), CompileClock(), Stop())
     workdir.close()
 
 
