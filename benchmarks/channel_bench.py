@@ -110,7 +110,7 @@ def draw(rows: list[dict], best: float, title: str, path: pathlib.Path) -> None:
     try:
         import matplotlib.pyplot as plt
     except ImportError:
-        print("no curves.png: matplotlib isn't installed (pip install furs_jax[report])")
+        print("no curves.png: matplotlib isn't installed (pip install -e '.[report]')")
         return
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     for name in dict.fromkeys(found["search"] for found in rows):

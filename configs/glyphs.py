@@ -1,6 +1,6 @@
 """Small networks on 156 characters as the fonts of Debian packages draw them (16x16).
 
-    python -m furs_jax.data.glyphs runs/glyphs_data  # first says which packages to install
+    bash launch/run.sh glyphs runs/glyphs_data  # first says which packages to install
     python -m furs_jax.main --config=configs/glyphs.py --workdir=runs/glyphs
     python -m furs_jax.main --config=configs/glyphs.py:mnasnet --workdir=runs/glyphs_mnasnet
 

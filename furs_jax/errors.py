@@ -45,11 +45,18 @@ class StoppedError(KeyboardInterrupt):
         self.status = status
 
 
+def how_to_install(extra: str) -> str:
+    """What installs an extra of setup.py, from a clone, in either of the ways of README."""
+    return (
+        f"FURS_EXTRAS={extra} in front of bash launch/run.sh, or in an environment of your own, in "
+        f"the project's folder, pip install -e '.[{extra}]'"
+    )
+
+
 class MissingExtraError(FursError, RuntimeError):
     """An optional dependency is not installed; `extra` is setup.py's name for it."""
 
     def __init__(self, purpose: str, package: str, extra: str):
         super().__init__(
-            f"{purpose} need {package}, which is not installed: pip install -e '.[{extra}]', or "
-            f"FURS_EXTRAS={extra} in front of bash launch/run.sh"
+            f"{purpose} need {package}, which is not installed: {how_to_install(extra)}"
         )

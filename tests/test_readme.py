@@ -45,6 +45,7 @@ COMMANDS = [
 ]
 PLACES = {  # for what stands in capitals
     "DIR": "/images",
+    "FILE": "/images.npz",
     "CHECKPOINT": "/run/checkpoints/final_searched_0",
     "RESULT": "/run/result.json",
     "W": "/w",

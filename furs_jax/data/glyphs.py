@@ -1,5 +1,7 @@
 """The command line: python -m furs_jax.data.glyphs DIR [--seed=N] [--fonts=FOLDER].
 
+Or bash launch/run.sh glyphs DIR, which installs what it needs.
+
 Writes a data set for --config.data.name=idx:DIR (extra `images`): the printable characters of ASCII
 and the letters of Latin-1, 156 classes, an image of each as every face of many fonts draws it:
 16x16 gray pixels, ink bright, slightly turned, sheared, scaled and moved, with noise. At most a

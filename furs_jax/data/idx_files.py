@@ -56,8 +56,8 @@ def _read(folder: pathlib.Path, stem: str, dimensions: int) -> np.ndarray:
             "dataset-fashion-mnist (apt-get install dataset-fashion-mnist; it installs "
             "/usr/share/datasets/fashion-mnist) or the four files of "
             "github.com/zalandoresearch/fashion-mnist; then give --config.data.name=idx:DIR. "
-            "Glyphs (configs/glyphs.py) are written there by "
-            f"python -m furs_jax.data.glyphs {shlex.quote(str(folder))}"
+            "Glyphs (configs/glyphs.py) are written there by bash launch/run.sh glyphs "
+            f"{shlex.quote(str(folder))}, or python -m furs_jax.data.glyphs"
         )
     path = found[0]
     try:

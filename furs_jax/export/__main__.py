@@ -31,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = OneLineParser("python -m furs_jax.export", description=__doc__.partition("\n\n")[2])
     add = parser.add_argument
     add("run", metavar="RUN", help="a run's --workdir, a folder in its checkpoints/, or an export")
-    add("--format", required=True, choices=plugins.names("export"))
+    formats = ", ".join(plugins.names("export"))
+    add("--format", required=True, help=f"{formats}, or your own as my_module:MyFormat")
     add("--network", metavar="NAME", help="searched (default), original, start or trained")
     add("--seed", type=int, default=0, metavar="N", help="which of its final trainings; from 0")
     add("--out", metavar="DIR", help="the folder to write; default: in RUN/export")
@@ -60,7 +61,7 @@ def _export(options: Any) -> None:
     origin = _origin(options)
     if options.out is None and origin.run is None:
         raise ConfigError(f"{options.run} is no run; give --out=DIR, the folder to write")
-    default = f"{origin.run}/export/{origin.name}_{options.format}"
+    default = f"{origin.run}/export/{origin.name}_{options.format.replace(':', '_')}"
     folder = pathlib.Path(paths.resolve(options.out or default, "--out="))
     python = options.python or sys.executable
     wanted = Wanted(options.format, folder, python, options.fold_batch_norms, options.own_network)

@@ -83,7 +83,7 @@ def given_module(module: nn.Module) -> Given:
     """
     if not isinstance(module, nn.Module):
         raise ConfigError(
-            f"network={type(module).__name__} must be a name, or a flax.linen module such as MyNet()"
+            f"network={type(module).__name__} must be a name, or a flax.linen module, as MyNet()"
         )
     return Given(_described(module), module)
 

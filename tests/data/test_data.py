@@ -51,7 +51,7 @@ def test_idx_files_plain_and_gzipped(idx):
 def test_missing_idx_files_say_how_to_get_them(tmp_path):
     with pytest.raises(DataError, match="apt-get install dataset-fashion-mnist") as error:
         load_images(f"idx:{tmp_path}")
-    assert f"python -m furs_jax.data.glyphs {tmp_path}" in str(error.value)
+    assert f"bash launch/run.sh glyphs {tmp_path}, or python -m furs_jax" in str(error.value)
 
 
 @pytest.mark.parametrize("damage", ["cut", "magic", "empty", "not gzip"])

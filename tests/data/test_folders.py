@@ -192,3 +192,49 @@ def test_the_search_fractions_that_are_advised_work(root, fraction):
         data = load_dataset(f"folder:{root}", float(advised), reading=READING)
         for split in (data.train, data.search):
             assert np.bincount(split.labels).min() >= 1
+
+
+def flat(root):
+    """The classes alone, without train and val."""
+    (root / "train").rename(root / "flat")
+    for path in (root / "flat").iterdir():
+        path.rename(root / path.name)
+    for folder in (root / "flat", *(root / "val").iterdir(), root / "val"):
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()
+    return root
+
+
+@pytest.mark.parametrize("layout", ["flat", "train alone"])
+def test_without_a_test_part_a_fifth_of_each_class_is_held_out_and_said(root, capsys, layout):
+    if layout == "flat":
+        flat(root)
+    else:
+        (root / "val").rename(root.parent / "elsewhere")
+    images = load_images(f"folder:{root}", reading=READING)
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == f"furs_jax: folder:{root}: 16 images of 2 classes"
+    assert "4 of its 16 training images, in equal shares of its classes, are held out" in said[1]
+    assert np.bincount(images.train.labels).tolist() == [6, 6]
+    assert np.bincount(images.test.labels).tolist() == [2, 2]
+    assert not set(images.train.numbers) & set(images.test.numbers)
+    assert images.class_names == ("cat", "dog")
+    other = load_dataset(f"folder:{root}", "auto", seed=1, reading=READING)
+    assert other.test.numbers.tolist() == images.test.numbers.tolist()
+
+
+@pytest.mark.parametrize("name", ["Train", "Test", "validation", "eval"])
+def test_what_looks_like_a_part_is_no_class_and_not_left_unread(root, name):
+    (root / "val").rename(root / name)
+    if name == "validation":
+        (root / "train").rename(root / "training")
+    with pytest.raises(DataError, match=f"should have the folders train and val.*it has .*{name}"):
+        load_images(f"folder:{root}", reading=READING)
+
+
+def test_a_single_class_is_refused(root):
+    flat(root)
+    (root / "dog").rename(root / "cat" / "dog")
+    with pytest.raises(DataError, match="has one folder, cat; it should have one for each class"):
+        load_images(f"folder:{root}", reading=READING)

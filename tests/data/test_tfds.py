@@ -209,7 +209,7 @@ def test_damaged_files_of_a_set_are_one_line(tmp_path, shape):
 
 def test_a_missing_extra_is_named_with_what_installs_it(tmp_path, monkeypatch):
     missing = ModuleNotFoundError("No module named 'array_record'", name="array_record")
-    installs = r"which is not installed: pip install -e '\.\[tfds\]'"
+    installs = r"which is not installed: FURS_EXTRAS=tfds in .* pip install -e '\.\[tfds\]'"
     with (
         pytest.raises(MissingExtraError, match=f"TFDS sets need array_record, {installs}"),
         tfds_sets._explained("tiny", None),

@@ -124,6 +124,8 @@ class Box:
         ),
         (["report", "w", "/v", "--output=o"], "-m furs_jax.report w /v --output=o"),
         (["export", "w", "--format=onnx"], "-m furs_jax.export w --format=onnx"),
+        (["bench", "headroom", "--workdir=w"], "-m furs_jax.bench headroom --workdir=w"),
+        (["glyphs", "d", "--seed=1"], "-m furs_jax.data.glyphs d --seed=1"),
         ([], "-m furs_jax.main --config=configs/demo.py --workdir={project}/runs/demo"),
     ],
 )
@@ -137,7 +139,8 @@ def test_run_sh_runs_python_where_it_is_called(box, given, expected):
     assert box.record("python")[-1] == "python -P " + expected.format(project=box.project)
     assert box.record("at ")[-1] == f"at {here}"
     installed = [line for line in box.record() if "--editable" in line]
-    extras = {"sweep": ".[report]", "report": ".[report]", "export": ".[export]"}
+    extras = {**dict.fromkeys(("sweep", "report", "bench"), ".[report]"), "export": ".[export]"}
+    extras["glyphs"] = ".[images]"
     extra = extras.get(given[0], ".") if given else "."
     assert installed[0].endswith(f"--editable {extra}")
 
