@@ -79,6 +79,5 @@ def _check_claim(file: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
     packed, there = member.compress_type != zipfile.ZIP_STORED, os.path.getsize(file.filename)
     most = max(_SMALL, _SHRINKS * there) if packed else there
     if member.compress_size > there or member.file_size > most:
-        raise ValueError(
-            f"{member.filename} claims {member.file_size:,} bytes, of {there:,} in the file"
-        )
+        claimed = max(member.compress_size, member.file_size)
+        raise ValueError(f"{member.filename} claims {claimed:,} bytes, of {there:,} in the file")

@@ -16,7 +16,7 @@ def perform(options: Options, workdir: str | None = None, stop: Stop | None = No
     """Prints the table of layers.
 
     Where the data is not there, it says so and prints that for the network's usual images. A folder
-    of one's own has no usual ones, so that it must be there.
+    or file of one's own has no usual ones, so that it must be there.
     """
     del workdir, stop
     try:
@@ -24,7 +24,7 @@ def perform(options: Options, workdir: str | None = None, stop: Stop | None = No
         cost, start = prepared.cost, prepared.start
         images = f"the images of {options.data.name}"
     except (DataError, MissingExtraError) as error:
-        if options.data.name.startswith("folder:"):
+        if options.data.name.startswith(("folder:", "npz:")):
             raise
         print(f"furs_jax: this is the table of other images: {error}", file=sys.stderr)
         cost, budget = initial_network(options, _UsualImages())

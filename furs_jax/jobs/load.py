@@ -138,17 +138,15 @@ def _with_own_code(options: Options, path: str | os.PathLike, **given: str | Non
     named = {option: name for option, name in given.items() if name is not None}
     for option in given.keys() - named.keys():
         name = getattr(options, option)
-        if name.startswith(PREFIX):
-            raise ConfigError(
-                f"the {option} of {path} is {name}, an object that was given to furs_jax.search: "
-                f"load({os.fspath(path)!r}, {option}=MODULE), with an equal one, or its name as "
-                f"'my_module:MyNet'; on a command line --own_{option}=my_module:MyNet (export)"
-            )
         if ":" in name:
+            told, again = f"{name}, whose code is imported if you ask for it", repr(name)
+            if name.startswith(PREFIX):
+                told, again = f"{name}, an object that was given to furs_jax.search", "MODULE"
+                name = "my_module:MyNet"
             raise ConfigError(
-                f"the {option} of {path} is {name}, whose code is imported if you ask "
-                f"for it: load({os.fspath(path)!r}, {option}={name!r}), or on a command line "
-                f"--config.{option}={name} (mode=predict), --own_{option}={name} (export)"
+                f"the {option} of {path} is {told}: load({os.fspath(path)!r}, {option}={again}), "
+                f"or on a command line --config.{option}={name} (mode=predict), "
+                f"--own_{option}={name} (export)"
             )
     return dataclasses.replace(options, **named)
 

@@ -170,7 +170,7 @@ def test_the_split_is_seeded_and_can_be_the_last_images(idx):
         (
             {"name": "digits", "search_fraction": 1.5},
             ConfigError,
-            "search_fraction=1.5 must be a number above 0",
+            "search_fraction=1.5 must be auto or a number above 0",
         ),
         ({"name": "digits", "search_fraction": 0.001}, DataError, "can't hold every class"),
         ({"name": "digits", "search_split": "first"}, ConfigError, "search_split"),

@@ -102,7 +102,7 @@ def test_mistakes_are_one_line(run, tmp_path):
         (["--format=onnx", "--seed=2"], "there is no checkpoint in .*final_searched_2"),
         (["--format=onnx", f"--out={taken}"], "taken exists; give another --out"),
         (["--format=onnx"], "export/searched_0_onnx exists"),  # the found one's usual place
-        (["--format=gif"], "invalid choice: 'gif'"),
+        (["--format=gif"], "--format=gif must be one of onnx"),
         ([], "--format"),
         (["--format=pytorch", "--python=/no/python"], "can't be started"),
         (["--format=safetensors", "--fold_batch_norms"], "folds no BatchNorms"),

@@ -179,5 +179,26 @@ def test_a_format_is_one_file():
         assert isinstance(load_format(name), Format)
     with pytest.raises(ConfigError, match="--format=gif must be one of onnx, pytorch, safetensors"):
         load_format("gif")
+
+
+class Mine(Format):
+    packages = ("no_such_package",)
+
+
+def test_a_format_of_one_s_own_is_named_by_its_class(monkeypatch):
+    name = f"{Mine.__module__}:{Mine.__name__}"
+    with pytest.raises(ConfigError, match=f"--format={name} needs no_such_package, which is not"):
+        load_format(name)
+    monkeypatch.setattr(Mine, "packages", ())
+    assert type(load_format(name)).__name__ == "Mine"
+    for other, message in (
+        ("tests.export.test_formats:lower", "is no subclass of furs_jax.export.Format"),
+        ("no_such_module:X", "can't be imported"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load_format(other)
+
+
+def test_a_format_that_folds_nothing_says_so():
     with pytest.raises(ConfigError, match="folds no BatchNorms"):
         load_format("safetensors", fold=True)
