@@ -6,6 +6,11 @@ reads DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg (extra `images`). Without va
 DIR/CLASS/*.jpg, about a fifth of the images is held out and tested on, and a line says so. Arrays
 are read from npz:FILE, see furs_jax/data/arrays.py. Batch sizes, epochs and the search split fit
 the number of images by the rules of furs_jax/jobs/fitting.py.
+
+Measured on 2 cores of a CPU, 600 photos of 480x360 pixels to train on and 200 to test on (digits
+drawn over scikit-learn's two photos, 10 classes), 3 final seeds: 63 min beside much other work, of
+which 10 min were its own on the processor; top-1 of the original 88.17 ± 2.59 %, of the searched
+network 86.50 ± 6.45 % (the difference is within noise).
 """
 
 from .default import adapt, set_width

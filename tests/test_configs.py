@@ -16,6 +16,7 @@ from configs import (
     fashion,
     glyphs,
     imagenet,
+    photos,
     r18,
     r20_cifar,
     table4,
@@ -101,7 +102,7 @@ def test_arguments_of_rows(file):
         file.get_config(f"{first},smok")
 
 
-@pytest.mark.parametrize("file", [digits, *PUBLISHED])
+@pytest.mark.parametrize("file", [digits, photos, *PUBLISHED])
 def test_a_network_of_one_s_own_keeps_its_widths_unless_a_width_is_given(file):
     config = file.get_config()
     ours, width = config.network, config.width_multiplier
@@ -120,7 +121,7 @@ def test_the_library_s_estimator_is_the_default_config_s():
     assert estimator_of(default.get_config().furs) == Estimator()
 
 
-@pytest.mark.parametrize("file", [default, digits, r18, r20_cifar, *PUBLISHED])
+@pytest.mark.parametrize("file", [default, digits, photos, r18, r20_cifar, *PUBLISHED])
 def test_smoke_is_a_short_run_of_the_same_options(file):
     config, smoke = (dict(flat(file.get_config(argument))) for argument in ("", "smoke"))
     short = {
@@ -142,7 +143,7 @@ def test_smoke_is_a_short_run_of_the_same_options(file):
         ), option
 
 
-@pytest.mark.parametrize("file", [default, digits, r18, r20_cifar, *PUBLISHED])
+@pytest.mark.parametrize("file", [default, digits, photos, r18, r20_cifar, *PUBLISHED])
 def test_what_a_config_file_names_of_the_package_is_there(file):
     text = pathlib.Path(file.__file__).read_text()
     for name in re.findall(r"furs_jax/[\w/]+(?:\.\w+)?", text):

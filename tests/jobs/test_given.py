@@ -136,12 +136,12 @@ def test_images_that_have_changed_behind_their_name_are_refused(tmp_path, monkey
     np.savez(file, **DATA)
 
     def killed(*_):
-        raise KeyboardInterrupt
+        raise RuntimeError("killed")
 
     monkeypatch.setattr("furs_jax.jobs.search.check_journals", killed)
     changes = {"data.name": f"npz:{file}"}
     for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(RuntimeError, match="killed"):
             search(tmp_path / "w", data=None, **changes)
     np.savez(file, **{**DATA, "test_images": IMAGES[180:, ::-1]})
     with pytest.raises(WorkdirError, match=f"began with other images of npz:{file}"):
