@@ -72,12 +72,31 @@ def data() -> ml_collections.ConfigDict:
     return options
 
 
+def cost() -> ml_collections.ConfigDict:
+    """What widths are counted in, and may cost."""
+    options = ml_collections.ConfigDict()
+    # What the budget is counted in, and utilised: "macs" of one image, "params",
+    # "activation_memory" (bytes of a forward pass), files in furs_jax/costs, or your own,
+    # "my_module:MyCost".
+    options.resource = "macs"
+    # What the search may spend of it. None: what the original network costs. Given, it sets the
+    # original's uniform width, and width_multiplier must stay 1.
+    options.budget = config_dict.placeholder(float)
+    options.batch_size = 1  # images of a forward pass, where the resource depends on it
+    # What no vector of the search may exceed beside the budget, as in cost.limits.params=12e6. The
+    # original network may: what it is compared with stays what it is.
+    options.limits = ml_collections.ConfigDict()
+    for resource in ("activation_memory", "macs", "params"):
+        options.limits[resource] = config_dict.placeholder(float)
+    return options
+
+
 def furs() -> ml_collections.ConfigDict:
     """How FURs are measured."""
     options = ml_collections.ConfigDict()
     options.method = "dropout"  # measured by draws, or "fisher": to second order, one pass
     options.metric = "loss"  # what FURs rank by: "loss" or "accuracy"
-    options.base_drop_rate = 0.05  # mean rate; each site loses the same MACs
+    options.base_drop_rate = 0.05  # mean rate; each site loses the same of the cost
     options.draws = config_dict.placeholder(object)  # takes a number or a word
     # Gates drawn for each image and site, or "auto": until the sites to widen surely differ from
     # those to narrow, or more draws would not show it
@@ -107,7 +126,15 @@ def reallocate() -> ml_collections.ConfigDict:
     # Of the width that it began with instead, where channels are given
     options.step_from_start = False
     options.step_decay = 0.01  # less for each place in the ranking
+    # Sites that keep their width: names, as mode "describe" prints them, or patterns, separated by
+    # commas: "conv1,stage3_*"
+    options.fixed = config_dict.placeholder(str)
+    # The narrowest and the widest that a site may get: a number, or by name or pattern,
+    # "4,stage3_*=16", of which the last that fits counts. What is named is so in every method, the
+    # number alone where channels are moved, not where filters are pruned.
+    options.min_channels = config_dict.placeholder(object)  # takes a number or a text
     options.min_channels = 4
+    options.max_channels = config_dict.placeholder(object)
     options.channel_multiple = 1  # widths are multiples of it: 8 suits tensor cores
     return options
 
@@ -187,8 +214,6 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     config.mode = "search"
     # How the widths are found: a file in furs_jax/methods, or your own, "my_module:MyMethod".
     config.method = "network_adjustment"
-    # What the budget is counted in, and utilised: a file in furs_jax/costs, or your own.
-    config.cost = "macs"
     # What trainings minimise: a file in furs_jax/objectives, or your own.
     config.objective = "cross_entropy"
     config.seed = 0  # of everything but the data's splits
@@ -196,8 +221,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     # Of the stem and all sites. What a config file sets is for the networks of this package: one of
     # your own, "my_module:MyNet", keeps its widths unless this is given.
     config.width_multiplier = 1.0
-    # MACs of one image that the search may spend. None: those of the original network. Given, it
-    # sets the original's uniform width, and width_multiplier must stay 1.
+    # MACs of one image that the search may spend: config.cost.budget where the resource is MACs.
     config.flops_budget = config_dict.placeholder(float)
     # The widths to begin with, one for each site, or a single one for all. A search and its
     # benchmarks keep their proportions and meet the budget, so that any (12,) is equal widths;
@@ -224,6 +248,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     # A folder for a trace of ten steps of the first training, for TensorBoard or Perfetto.
     config.profile = config_dict.placeholder(str)
 
+    config.cost = cost()
     config.data = data()
     config.train = training()  # in each round
     config.furs = furs()

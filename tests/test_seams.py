@@ -30,7 +30,7 @@ def test_a_method_a_cost_an_objective_and_a_network_of_one_file_each_work_togeth
     """What finds the widths, what they may cost, what is learnt and what is built: all toys."""
     options = {
         "method": "tests.toys.equal:Equal",
-        "cost": "tests.toys.width:Width",
+        "cost.resource": "tests.toys.width:Width",
         "objective": "tests.toys.focal:Focal",
         "network": "tests.toys.chain:Chain",
         "width_multiplier": 1.0,
@@ -51,7 +51,7 @@ def test_a_method_a_cost_an_objective_and_a_network_of_one_file_each_work_togeth
 
 def test_furs_are_per_unit_of_the_cost(tmp_path):
     """Network Adjustment by a cost that it doesn't know, at its budget."""
-    result, folder = found(tmp_path / "toy", cost="tests.toys.width:Width")
+    result, folder = found(tmp_path / "toy", **{"cost.resource": "tests.toys.width:Width"})
     (line,) = lines(folder, "rounds.jsonl")
     start = sum(c**1.5 for c in line["channels"])
     assert line["cost"] == pytest.approx(start) == result["budget"]
@@ -90,7 +90,7 @@ def test_a_method_may_prune_while_a_network_trains(tmp_path):
     assert (folder / "finals.jsonl").read_text() == kept
 
 
-@pytest.mark.parametrize("option", ["method", "cost", "objective"])
+@pytest.mark.parametrize("option", ["method", "cost.resource", "objective"])
 @pytest.mark.parametrize(
     ("name", "message"),
     [

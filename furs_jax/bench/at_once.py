@@ -41,7 +41,8 @@ def bench(options: Options, workdir: str) -> StackRate:
     """Times a step of the first networks that method "response" trains, both ways in turn."""
     prepared = prepare(options)
     task, split, recipe = prepared.task, prepared.task.dataset.train, prepared.options.train
-    space = Whole(task.net, prepared.budget, prepared.start, prepared.cost)
+    start, cost, bounds = prepared.start, prepared.cost, prepared.bounds
+    space = Whole(task.net, prepared.budget, start, cost, **bounds._asdict())
     vectors = mirrored(space, RULES.first, options.seed)
     each = [make_trainer(task, vector, recipe, split) for vector in vectors]
     stack, seeds = make_stacked_trainer(task, vectors, recipe, split), tuple(range(len(vectors)))

@@ -137,6 +137,7 @@ def trained(task: Task, options: Options, folder: pathlib.Path) -> Any:
             "network",
             "width_multiplier",
             "flops_budget",
+            "cost",
             "padding",
             "dtype",
             "data",

@@ -54,12 +54,13 @@ def bench(options: Options, workdir: str) -> None:
 
 def _measure(run: Run) -> dict[str, Any]:
     journal = Journal(run.workdir.path / "headroom.jsonl")
-    net, limits = run.task.net, run.options.reallocate
+    net = run.task.net
     for share in SHARES:
         budget = run.cost.budget(share * run.budget)
         channels = run.start
         if share != 1:  # the vector itself stays as it is, also where it isn't quite at the budget
-            channels = fit_to_budget(net, channels, budget, 1, limits.channel_multiple, run.cost)
+            bounds = run.bounds._replace(min_channels=[1] * len(channels))
+            channels = fit_to_budget(net, channels, budget, cost=run.cost, **bounds._asdict())
         recipe = run.options.final.train
         retrain(run, channels, recipe, journal, f"{share:.0%} of the MACs")
     records = journal.read()

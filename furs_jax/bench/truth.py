@@ -125,9 +125,8 @@ def _next_vector(run: Run, initial: Sequence[int], furs: np.ndarray) -> tuple[in
         num_layers=options.num_layers,
         step=options.step,
         step_decay=options.step_decay,
-        min_channels=options.min_channels,
-        channel_multiple=options.channel_multiple,
         cost=run.cost,
+        **run.bounds._asdict(),
     )
 
 

@@ -1,29 +1,35 @@
 """What a channel vector costs: the seam. One file a cost, whose class is called `PLUGIN`.
 
 The budget is counted in it, FURs are the accuracy per unit of it, and channels move at a constant
-one. `config.cost` names the file, or a class of the user's own.
+one. `config.cost.resource` names the file, or a class of the user's own.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from furs_jax import plugins
+from furs_jax.networks.counting import MacsModel
 from furs_jax.networks.searchable import Searchable
+from furs_jax.options.schema import CostOptions
 
 
 class Cost:
-    """The cost of a network's channel vectors; larger where a site is wider.
+    """The cost of a network's channel vectors; no smaller where a site is wider.
 
     Attributes:
       name: as in tables, "MACs".
       unit: of one of it, "MACs" or "ms".
       net: the network.
+      batch_size: images of a forward pass, for what depends on it.
+      limits: what vectors may cost in other resources.
     """
 
     name: str
     unit: str
+    batch_size: int = 1
+    limits: "tuple[Limit, ...]" = ()
 
     def __init__(self, net: Searchable):
         self.net = net
@@ -41,24 +47,66 @@ class Cost:
         steps = np.eye(len(channels), dtype=int)
         return np.array([(self.of(channels + e) - self.of(channels - e)) / 2 for e in steps])
 
+    def smoothed(self, channels: Sequence[int]) -> np.ndarray:
+        """Marginals to divide by, all above zero: those of FURs and drop rates, shape (L,).
+
+        They are the marginals, unless a site may get wider at no cost.
+        """
+        return self.marginals(channels)
+
+    def formula(self) -> MacsModel | None:
+        """The same numbers, quick enough to ask for tens of thousands; None: there is none."""
+
     def budget(self, given: float) -> float:
-        """The budget that `flops_budget` stands for."""
+        """The budget that a given number stands for."""
         return given
 
+    def on(self, net: Searchable) -> Self:
+        """This cost, with its limits, of another network's vectors."""
+        other = type(self)(net)
+        other.batch_size = self.batch_size
+        other.limits = tuple(limit._replace(cost=limit.cost.on(net)) for limit in self.limits)
+        return other
+
+    def within(self, channels: Sequence[int]) -> bool:
+        """Whether a vector keeps to all limits."""
+        return all(cost.of(channels) <= most for _, cost, most in self.limits)
+
     def record(self, channels: Sequence[int]) -> dict[str, Any]:
-        """What a run's files hold of a vector's cost, beside its MACs."""
-        return {"cost": self.of(channels), "unit": self.unit}
+        """What a run's files hold of a vector's cost, beside its MACs and parameters."""
+        limits = {name: cost.of(channels) for name, cost, _ in self.limits}
+        own = {} if self.unit == "MACs" else {"cost": self.of(channels), "unit": self.unit}
+        return {**own, **({"limits": limits} if limits else {})}
+
+
+class Limit(NamedTuple):
+    """What vectors may cost at most in a resource."""
+
+    resource: str  # as in config.cost.limits
+    cost: Cost
+    most: float
 
 
 def amount(cost: float) -> str:
     """A cost: every digit of a whole number, five of another."""
-    return f"{cost:,}" if isinstance(cost, int) else f"{cost:,.5g}"
+    whole = isinstance(cost, int) or (cost == round(cost) and abs(cost) < 2**53)
+    return f"{round(cost):,}" if whole else f"{cost:,.5g}"
 
 
-def load_cost(name: str, net: Searchable) -> Cost:
-    """The cost that `config.cost` names, of a network's vectors.
+def load_cost(options: CostOptions, net: Searchable) -> Cost:
+    """The cost of a network's vectors that `config.cost` says, with its limits.
 
     Raises:
       ConfigError: there is none.
     """
-    return plugins.behind(plugins.load("costs", name), Cost, f"cost={name!r}")(net)
+
+    def load(name: str) -> Cost:
+        found = plugins.load("costs", name)
+        cost = plugins.behind(found, Cost, f"cost.resource={name!r}")(net)
+        cost.batch_size = options.batch_size
+        return cost
+
+    cost, given = load(options.resource), options.limits
+    limits = [(name, getattr(given, name)) for name in plugins.names("costs")]
+    cost.limits = tuple(Limit(name, load(name), most) for name, most in limits if most is not None)
+    return cost

@@ -1,9 +1,9 @@
 """Multiply-accumulates of one image: what the papers call FLOPs."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from furs_jax.costs import Cost
+from furs_jax.networks.counting import MacsModel
 
 
 class Macs(Cost):
@@ -14,12 +14,11 @@ class Macs(Cost):
     def of(self, channels: Sequence[int]) -> int:
         return self.net.macs(channels)
 
+    def formula(self) -> MacsModel | None:
+        return self.net.macs_formula()
+
     def budget(self, given: float) -> int:
         return int(given)
-
-    def record(self, channels: Sequence[int]) -> dict[str, Any]:
-        del channels
-        return {}
 
 
 PLUGIN = Macs

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--images", metavar="DIR", help="to compare on, or npz:FILE; default: of the run's data")
     add("--fold_batch_norms", action="store_true", help="onnx, pytorch: into the layers before")
     add("--own_network", metavar="NAME", help="the run's, if it is yours: my_module:MyNet")
-    add("--own_cost", metavar="NAME", help="likewise its cost")
+    add("--own_cost", metavar="NAME", help="likewise its cost.resource")
     options = parser.parse_args(arguments)
     # What is small is not worth an accelerator, which may be another run's.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")

@@ -172,7 +172,12 @@ class Estimate:
         """See `make_estimate`; `check` returns a batch that can be used, or raises."""
         self._estimator, self._channels, self._fan_out = estimator, channels, fan_out
         self._check, self._devices = check, devices
-        marginal = cost.marginals(channels)
+        marginal = cost.smoothed(channels)
+        if not np.all(marginal > 0):
+            raise ConfigError(
+                f"FURs are accuracy by what a channel costs, and at some sites one costs no "
+                f"{cost.unit}: its class needs `smoothed` (furs_jax/costs/__init__.py)"
+            )
         self._rates = drop_rates(channels, marginal, estimator.base_drop_rate)
         self._removed = self._rates * np.asarray(channels) * marginal
         module = net.module(channels, dtype=dtype)

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import jax
 
-from furs_jax.costs import load_cost
 from furs_jax.jobs.fitting import final_split
 from furs_jax.jobs.forward_time import forward_times
 from furs_jax.jobs.vectors import teacher_network
@@ -264,7 +263,7 @@ def _compile_into_cache(run: Run, training: _Training) -> None:
 
 def _size(run: Run, net: Network) -> Record:
     """What a network's vector is and costs."""
-    return vector_entry(net, load_cost(run.options.cost, net), net.channels)
+    return vector_entry(net, run.cost.on(net), net.channels)
 
 
 def _then(init: Callable[[int], TrainState], after_epoch: Callable) -> Callable[[int], TrainState]:

@@ -31,6 +31,7 @@ from furs_jax.run.folder import Workdir
 from furs_jax.run.tables import network_table
 from furs_jax.run.text import printable
 from furs_jax.training.trainer import Task
+from furs_jax.widths.budget import TOLERANCE
 
 Record = dict[str, Any]
 
@@ -140,9 +141,7 @@ def _header(run: Run) -> str:
     """Devices, data and the network of the vector that is begun with."""
     task, data, device = run.task, run.task.dataset, run.task.devices[0]
     shape = "x".join(map(str, data.image_shape))
-    budget = (
-        "" if run.options.mode in AS_GIVEN else f", budget {amount(run.budget)} {run.cost.unit}"
-    )
+    budget = "" if run.options.mode in AS_GIVEN else f", {_allowed(run)}"
     return (
         f"devices  {len(task.devices)} x {device.device_kind} ({device.platform}), "
         f"{task.dtype}\n"
@@ -153,6 +152,18 @@ def _header(run: Run) -> str:
         f"workdir  {printable(str(run.workdir.path))}\n\n"
         f"{network_table(task.net, run.start)}\n"
     )
+
+
+def _allowed(run: Run) -> str:
+    """Budget and limits, and what these leave of it."""
+    cost, budget = run.cost, run.budget
+    told = f"budget {amount(budget)} {cost.unit}"
+    for _, limited, most in cost.limits:
+        told += f", at most {amount(most)} {limited.unit}"
+    unused = 1 - cost.of(run.start) / budget
+    if cost.limits and unused > TOLERANCE:
+        told += f": the first widths within them use {100 * (1 - unused):.1f} % of the budget"
+    return told
 
 
 def _checked_table(

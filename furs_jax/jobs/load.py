@@ -43,8 +43,9 @@ def load(
         (final_searched_0_pruned); final_searched_0 was trained, and computes the same.
         Or what `python -m furs_jax.export` wrote as safetensors, or as StableHLO, which predicts
         and holds no variables.
-      network, cost: where the run's are your own, "my_package.my_module:MyNet", or the network's
-        module itself. Their code is imported because you name it; what the run's files name is not.
+      network, cost: where the run's network or cost.resource are your own,
+        "my_package.my_module:MyNet", or the network's module itself. Their code is imported because
+        you name it; what the run's files name is not.
 
     Raises:
       ConfigError: there is no run, or it has code of your own that is not named here.
@@ -130,25 +131,29 @@ def found_phase(files: Files, name: str | None = None, seed: int = 0) -> str:
 
 
 def _with_own_code(options: Options, path: str | os.PathLike, **given: str | None) -> Options:
-    """The options of a run with what the caller names, option -> name.
+    """The options of a run with what the caller names of `network` and `cost`.
 
     Raises:
       ConfigError: the run names code that the caller doesn't.
     """
-    named = {option: name for option, name in given.items() if name is not None}
-    for option in given.keys() - named.keys():
-        name = getattr(options, option)
+    stored = {"network": options.network, "cost": options.cost.resource}
+    named = {own: name for own, name in given.items() if name is not None}
+    for own in given.keys() - named.keys():
+        name = stored[own]
         if ":" in name:
             told, again = f"{name}, whose code is imported if you ask for it", repr(name)
             if name.startswith(PREFIX):
                 told, again = f"{name}, an object that was given to furs_jax.search", "MODULE"
                 name = "my_module:MyNet"
+            option = "cost.resource" if own == "cost" else own
             raise ConfigError(
-                f"the {option} of {path} is {told}: load({os.fspath(path)!r}, {option}={again}), "
+                f"the {own} of {path} is {told}: load({os.fspath(path)!r}, {own}={again}), "
                 f"or on a command line --config.{option}={name} (mode=predict), "
-                f"--own_{option}={name} (export)"
+                f"--own_{own}={name} (export)"
             )
-    return dataclasses.replace(options, **named)
+    stored |= named
+    cost = dataclasses.replace(options.cost, resource=stored["cost"])
+    return dataclasses.replace(options, network=stored["network"], cost=cost)
 
 
 class _Images(NamedTuple):

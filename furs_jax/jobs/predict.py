@@ -39,7 +39,7 @@ def perform(
             "mode=predict needs a trained network: give as init_from a run's folder, such as "
             "runs/digits, a folder in its checkpoints/, or an export"
         )
-    own = {name: getattr(options, name) for name in ("network", "cost")}
+    own = {"network": options.network, "cost": options.cost.resource}
     found = load(options.init_from, **{k: name for k, name in own.items() if ":" in name})
     rows = _rows(found, files, options.data)
     header = ["file", "class", "probability", *(f"p({name})" for name in found.classes)]

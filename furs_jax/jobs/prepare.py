@@ -4,9 +4,12 @@ import dataclasses
 import zlib
 from collections.abc import Sequence
 
+import numpy as np
+
+from furs_jax.costs import Cost, amount
 from furs_jax.data import Reading, load_dataset
 from furs_jax.data.dataset import AnySplit, Dataset, Split
-from furs_jax.errors import ConfigError
+from furs_jax.errors import BudgetError, ConfigError
 from furs_jax.furs.measure import check_images, estimator_of
 from furs_jax.jobs.fitting import final_split, fit
 from furs_jax.jobs.vectors import (
@@ -28,7 +31,8 @@ from furs_jax.training.loading import load_network
 from furs_jax.training.recipe import check_recipe
 from furs_jax.training.step import check_batch_size
 from furs_jax.training.trainer import Task
-from furs_jax.widths.budget import fit_to_budget
+from furs_jax.widths.bounds import Bounds, site_bounds
+from furs_jax.widths.budget import TOLERANCE, fit_to_budget
 
 
 def prepare(options: Options) -> Prepared:
@@ -48,12 +52,13 @@ def prepare(options: Options) -> Prepared:
     hosts.agree("the data", data_digests(dataset))
     cost, budget = initial_network(options, dataset)
     net = cost.net
-    if options.mode not in AS_GIVEN:
-        limits = options.reallocate
-        fit_to_budget(net, net.channels, budget, limits.min_channels, limits.channel_multiple, cost)
     unpruned = unpruned_network(options, dataset)
     prunes = options.mode == "search" and method.prunes
     start = net.channels if prunes else start_vector(options, cost, budget)
+    bounds = site_bounds(options.reallocate, net, start)
+    if options.mode not in AS_GIVEN:
+        fit_to_budget(net, net.channels, budget, cost=cost, **bounds._asdict())
+        _check_reach(cost, budget, bounds)
     _check_weights(options, unpruned if prunes else net, unpruned.channels if prunes else start)
     if options.kd.teacher not in (None, ORIGINAL):
         teacher = teacher_network(options, dataset)
@@ -68,7 +73,7 @@ def prepare(options: Options) -> Prepared:
     task = Task(
         net, dataset, devices, dtype, options.eval_batch_size, objective, options.step_programs
     )
-    prepared = Prepared(options, task, cost, budget, start, unpruned)
+    prepared = Prepared(options, task, cost, budget, start, unpruned, bounds)
     method.check(options, prepared)
     return prepared
 
@@ -76,6 +81,18 @@ def prepare(options: Options) -> Prepared:
 def data_digests(dataset: Dataset) -> list[int]:
     """By which the three splits are known again."""
     return [_digest(split) for split in (dataset.train, dataset.search, dataset.test)]
+
+
+def _check_reach(cost: Cost, budget: float, bounds: Bounds) -> None:
+    """Raises BudgetError where all sites at their widest don't use the budget."""
+    if np.all(np.isfinite(bounds.max_channels)):
+        most = cost.of(tuple(map(int, bounds.max_channels)))
+        if most < (1 - TOLERANCE) * budget:
+            raise BudgetError(
+                f"with reallocate.max_channels and fixed {cost.net.name} has at most "
+                f"{amount(most)} of the budget's {amount(budget)} {cost.unit}; give wider ones, or "
+                f"--config.cost.budget={most:g}"
+            )
 
 
 def _digest(split: AnySplit) -> int:
@@ -96,7 +113,7 @@ def _check_weights(options: Options, net: Network, start: Sequence[int]) -> None
         raise ConfigError(
             f"init_from={options.init_from} has channels {channels}, which are not those to train: "
             f"{start}. To take the checkpoint's leave channels and channels_from out, "
-            "and give a search the checkpoint's MACs, by width_multiplier or flops_budget"
+            "and give a search the checkpoint's MACs, by width_multiplier or a budget"
         )
 
 
@@ -109,11 +126,7 @@ def check_options(options: Options, method: Method) -> None:
                 f"method={options.method} has no use for {name}: it does not begin with {given} "
                 f"that are given; leave {name} out"
             )
-    if options.flops_budget is not None and options.width_multiplier != 1.0:
-        raise ConfigError(
-            "flops_budget sets the width of the original network, so width_multiplier must stay 1; "
-            f"it is {options.width_multiplier:g} here: add --config.width_multiplier=1"
-        )
+    _check_budget(options)
     if options.init_head == FRESH and (
         options.init_from is None or options.mode in ("evaluate", "furs")
     ):
@@ -129,6 +142,25 @@ def check_options(options: Options, method: Method) -> None:
             "teacher as a folder in a run's checkpoints/"
         )
     estimator_of(options.furs).check()
+
+
+def _check_budget(options: Options) -> None:
+    cost = options.cost
+    given = {"flops_budget": options.flops_budget, "cost.budget": cost.budget}
+    named = [name for name, value in given.items() if value is not None]
+    if len(named) == 2:
+        raise ConfigError("flops_budget and cost.budget are the same: give one of them")
+    if options.flops_budget is not None and cost.resource != "macs":
+        raise ConfigError(
+            f"flops_budget counts MACs, and cost.resource is {cost.resource}: give the budget as "
+            "--config.cost.budget, or MACs beside it as --config.cost.limits.macs; "
+            "--config.flops_budget=None takes a config file's out"
+        )
+    if named and options.width_multiplier != 1.0:
+        raise ConfigError(
+            f"{named[0]} sets the width of the original network, so width_multiplier must stay 1; "
+            f"it is {options.width_multiplier:g} here: add --config.width_multiplier=1"
+        )
 
 
 def dataset_of(options: DataOptions) -> Dataset:

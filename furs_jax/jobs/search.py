@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 
 from furs_jax.data.arrays import Arrays, given_data
-from furs_jax.errors import DamagedError
+from furs_jax.errors import ConfigError, DamagedError
 from furs_jax.jobs.compare import check_finals, compare, compared
 from furs_jax.jobs.harness import run_in_folder
 from furs_jax.machine.stop import Stop
@@ -21,6 +21,7 @@ from furs_jax.options.parse import parse
 from furs_jax.options.schema import Options
 from furs_jax.run.context import Run
 from furs_jax.run.tables import result_table
+from furs_jax.widths.bounds import fixed_sites
 
 SearchResult = dict[str, Any]  # as result.json: see docs/REFERENCE.md
 
@@ -81,12 +82,28 @@ def perform(
 
     def work(run: Run) -> SearchResult:
         check_journals(run, method)
-        return compare(run, method, method.search(run))
+        found = method.search(run)
+        _check_found(run, method, found)
+        return compare(run, method, found)
 
     def finals(run: Run) -> tuple[str, ...]:
         return compared(run, method)
 
     return run_in_folder(options, workdir, work, result_table, quiet, stop, finals)
+
+
+def _check_found(run: Run, method: Method, found: tuple[int, ...]) -> None:
+    """Raises ConfigError where a method that moves channels exceeds limits or moves fixed sites."""
+    own = zip(run.start, run.unpruned.channels, strict=True)
+    fixed = fixed_sites(run.options.reallocate, run.task.net)
+    moved = [site for site, stays in enumerate(own) if site in fixed and found[site] not in stays]
+    if not method.prunes and (moved or not run.cost.within(found)):
+        names = ", ".join(run.task.net.site_names[site] for site in moved)
+        broken = f"moves {names}" if moved else "exceeds config.cost.limits"
+        raise ConfigError(
+            f"method={run.options.method} has found {list(found)}, which {broken}: let it bring "
+            "its vectors to the budget by `fit_to_budget` with `run.cost` and `run.bounds`"
+        )
 
 
 def check_journals(run: Run, method: Method) -> None:

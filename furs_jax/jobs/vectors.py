@@ -15,6 +15,7 @@ from furs_jax.networks.network import Network
 from furs_jax.options.kinds import Widths
 from furs_jax.options.schema import MAX_WIDTH, Options
 from furs_jax.training.loading import load_channels
+from furs_jax.widths.bounds import site_bounds
 from furs_jax.widths.budget import TOLERANCE, fit_to_budget
 
 _LARGEST_RESULT = 2**24  # bytes of a result.json; they have thousands
@@ -24,22 +25,25 @@ AS_GIVEN = ("train", "evaluate", "furs")  # modes without a budget
 def initial_network(options: Options, dataset: Dataset) -> tuple[Cost, float]:
     """The cost of the original network's vectors, with the network, and the budget.
 
-    Without `flops_budget` the budget is what the network of `width_multiplier` costs. With it, the
+    Where none is given the budget is what the network of `width_multiplier` costs. Else the
     original is the widest uniform network within the budget, brought up to it by single channels,
     so that original and searched spend the same. Of the data set only the images' shape and the
     number of classes are looked at.
     """
+    given = options.flops_budget if options.cost.budget is None else options.cost.budget
 
     def build(width_multiplier: float) -> Cost:
         return load_cost(options.cost, _network(options, dataset, width_multiplier))
 
-    if options.flops_budget is None:
+    if given is None:
         cost = build(options.width_multiplier)
         return cost, cost.of(cost.net.channels)
-    budget = build(1.0).budget(options.flops_budget)
+    budget = build(1.0).budget(given)
     cost = _widest_within(build, budget)
     net = cost.net
-    channels = fit_to_budget(net, net.channels, budget, 1, net.multiple, cost)
+    unlimited = load_cost(options.cost, net)
+    unlimited.limits = ()
+    channels = fit_to_budget(net, net.channels, budget, 1, net.multiple, unlimited)
     return load_cost(options.cost, net.of(channels)), budget
 
 
@@ -54,7 +58,7 @@ def _widest_within(build: Callable[[float], Cost], budget: float) -> Cost:
     if not fits(low):
         cost = build(low / 1024)
         raise BudgetError(
-            f"flops_budget={amount(budget)} {cost.unit} is too small: {cost.net.name} an eighth as "
+            f"a budget of {amount(budget)} {cost.unit} is too small: {cost.net.name} an eighth as "
             f"wide needs {amount(cost.of(cost.net.channels))}; give at least that, or a smaller "
             "network"
         )
@@ -64,7 +68,7 @@ def _widest_within(build: Callable[[float], Cost], budget: float) -> Cost:
         if high > 1024 * MAX_WIDTH:
             cost = build(1.0)
             raise BudgetError(
-                f"flops_budget={amount(budget)} {cost.unit} is more than {cost.net.name} "
+                f"a budget of {amount(budget)} {cost.unit} is more than {cost.net.name} "
                 f"{MAX_WIDTH} times as wide needs; give less, or a larger network"
             )
     while high - low > 1:
@@ -142,26 +146,36 @@ def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def start_vector(options: Options, cost: Cost, budget: float) -> tuple[int, ...]:
     """The first round's vector: the given one brought to the budget, or the original's.
 
-    In modes without a budget the given one as it is.
+    Of the original, too, where that exceeds a limit or bounds of sites. In modes without a budget
+    the given one as it is.
 
     Raises:
       ConfigError: see `given_channels`, or the network can't be built with it.
     """
     net = cost.net
     given = given_channels(options, net)
-    if given is None:
-        return net.channels
     if options.mode in AS_GIVEN:
+        if given is None:
+            return net.channels
         if any(c % net.multiple for c in given):
             raise ConfigError(
                 f"channels={given}: {net.name} can be built with multiples of {net.multiple} only"
             )
         return given
-    floor, multiple = options.reallocate.min_channels, options.reallocate.channel_multiple
-    allowed = all(c >= floor and c % multiple == 0 for c in given)
-    if allowed and 0 <= budget - cost.of(given) <= TOLERANCE * budget:
-        return given  # another search's
-    return fit_to_budget(net, given, budget, floor, multiple, cost)
+    bounds = site_bounds(options.reallocate, net, given)
+    if given is None and cost.within(net.channels) and _named_hold(options, net):
+        return net.channels
+    vector = net.channels if given is None else given
+    allowed = bounds.hold(vector) and cost.within(vector)
+    if allowed and 0 <= budget - cost.of(vector) <= TOLERANCE * budget:
+        return vector  # another search's
+    return fit_to_budget(net, vector, budget, cost=cost, **bounds._asdict())
+
+
+def _named_hold(options: Options, net: Network) -> bool:
+    """Whether the original has the widths that are asked for of sites by name."""
+    bounds = site_bounds(options.reallocate, net, least=1)._replace(channel_multiple=1)
+    return bounds.hold(net.channels)
 
 
 def unpruned_network(options: Options, dataset: Dataset) -> Network:

@@ -18,6 +18,7 @@ from furs_jax.networks.network import Network
 from furs_jax.options.schema import Options
 from furs_jax.run.context import Prepared, Run
 from furs_jax.training.step import TrainState
+from furs_jax.widths.bounds import site_bounds
 from furs_jax.widths.kept import removed_within
 
 
@@ -39,14 +40,14 @@ class FilterPruning(Method):
             return
         net = prepared.unpruned
         site_filters(net)
-        most = type(prepared.cost)(net).of(net.channels)
+        most = prepared.cost.on(net).of(net.channels)
         if most < prepared.budget:
             raise ConfigError(
                 f"method={options.method} begins with a network of {amount(most)} "
                 f"{prepared.cost.unit}, which is less than the budget of "
                 f"{amount(prepared.budget)}; give a larger prune.width_multiplier"
             )
-        _removed(prepared, net, [np.arange(c) for c in net.channels])
+        _removed(options, prepared, net, [np.arange(c) for c in net.channels])
 
     def network(self, run: Run) -> Network:
         return run.unpruned
@@ -60,7 +61,7 @@ class FilterPruning(Method):
         net = run.task.net
         weights = [filter_weights(state.params, own) for own in site_filters(net)]
         ranks = [np.argsort(-self.scores(own), kind="stable") for own in weights]
-        return _removed(run, net, ranks)
+        return _removed(run.options, run, net, ranks)
 
     def finish(self, run: Run, channels: Channels, state: TrainState) -> Finished:
         """The network without the channels whose filters are zero."""
@@ -70,5 +71,10 @@ class FilterPruning(Method):
         return Finished(pruned_network(net, removed), variables)
 
 
-def _removed(run: Run | Prepared, net: Network, ranks: Sequence[np.ndarray]) -> list[np.ndarray]:
-    return removed_within(net, ranks, run.budget, type(run.cost))
+def _removed(
+    options: Options, run: Run | Prepared, net: Network, ranks: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """One channel at least is left of a site, but for what is said of it by name."""
+    bounds = site_bounds(options.reallocate, net, least=1)
+    widths = bounds.min_channels, bounds.max_channels
+    return removed_within(net, ranks, run.budget, run.cost.on, *widths)

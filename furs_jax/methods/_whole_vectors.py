@@ -41,8 +41,8 @@ def told(run: Run, records: Sequence[Record]) -> Record:
 
 def _space(options: Options, given: Prepared | Run, centre: np.ndarray | None = None) -> Whole:
     """The vectors that may be tried."""
-    widths = options.reallocate.min_channels, options.reallocate.channel_multiple
-    return Whole(given.task.net, given.budget, given.start, given.cost, *widths, centre)
+    bounds = given.bounds._asdict()
+    return Whole(given.task.net, given.budget, given.start, given.cost, **bounds, centre=centre)
 
 
 def _rules(options: Options) -> Rules:

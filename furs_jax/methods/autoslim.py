@@ -25,7 +25,8 @@ from furs_jax.run.phases import train_phase
 from furs_jax.training.slimmable import Sandwich, whole_batches, width_losses
 from furs_jax.training.step import TrainState
 from furs_jax.training.trainer import make_trainer
-from furs_jax.widths.budget import fit_to_budget, lowest_width
+from furs_jax.widths.bounds import fixed_sites, site_bounds
+from furs_jax.widths.budget import fit_to_budget
 from furs_jax.widths.slimming import ladders, replay, share_of, slim
 
 _PHASE = "slimmable"
@@ -57,6 +58,11 @@ class AutoSlim(Method):
             return
         cost, steps = prepared.cost, self.ladders(options, prepared.unpruned)
         most, least = (cost.of([widths[end] for widths in steps]) for end in (0, -1))
+        if not cost.within([widths[-1] for widths in steps]):
+            raise ConfigError(
+                "method=autoslim slims to a tenth of each site, which still exceeds "
+                "config.cost.limits: give larger ones, or a smaller prune.width_multiplier"
+            )
         if not least <= prepared.budget < most:
             raise ConfigError(
                 f"method=autoslim slims a network of {amount(most)} {cost.unit} to at least "
@@ -67,14 +73,17 @@ class AutoSlim(Method):
     def largest(self, options: Options, unpruned: Network) -> Channels:
         """The widths of the slimmable network."""
         expand = options.prune.expand or self.expand
-        unit = unpruned.multiple
-        return tuple(max(int(expand * c) // unit, 1) * unit for c in unpruned.channels)
+        unit, fixed = unpruned.multiple, fixed_sites(options.reallocate, unpruned)
+        return tuple(
+            c if site in fixed else max(int(expand * c) // unit, 1) * unit
+            for site, c in enumerate(unpruned.channels)
+        )
 
     def ladders(self, options: Options, unpruned: Network) -> tuple[Channels, ...]:
         """The widths that each site may get, from the largest down."""
-        unit = options.reallocate.channel_multiple
-        floor = lowest_width(options.reallocate.min_channels, unit)
-        return ladders(self.largest(options, unpruned), self.groups, floor, unit)
+        bounds = site_bounds(options.reallocate, unpruned)
+        widest, unit = self.largest(options, unpruned), bounds.channel_multiple
+        return ladders(widest, self.groups, bounds.min_channels, unit)
 
     def search(self, run: Run) -> Channels:
         journal = run.workdir.rounds
@@ -168,14 +177,12 @@ class AutoSlim(Method):
         Raises:
           ValueError: they are not those that the budget needs.
         """
-        steps, limits = self.ladders(run.options, run.unpruned), run.options.reallocate
+        steps = self.ladders(run.options, run.unpruned)
         reached = replay(steps, removed)
         if not _fits(run, reached) or _fits(run, replay(steps, removed[:-1])):
             raise ValueError("its removals don't end where the budget is met")
-        multiple = limits.channel_multiple
-        found = fit_to_budget(
-            run.task.net, reached, run.budget, limits.min_channels, multiple, run.cost
-        )
+        bounds = site_bounds(run.options.reallocate, run.unpruned)._asdict()
+        found = fit_to_budget(run.task.net, reached, run.budget, cost=run.cost, **bounds)
         return {
             "removed": list(removed),
             "reached": list(reached),
@@ -187,4 +194,4 @@ PLUGIN = AutoSlim
 
 
 def _fits(run: Run, channels: Channels) -> bool:
-    return run.cost.of(channels) <= run.budget
+    return run.cost.of(channels) <= run.budget and run.cost.within(channels)

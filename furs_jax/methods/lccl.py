@@ -41,10 +41,15 @@ class LowCostLayers(Method):
                 f"method=lccl has no low-cost layers for {net.name}; it is for this package's "
                 "ResNets, PyramidNets and plain networks"
             )
-        if options.prune.penalty and options.cost != "macs":
+        if options.prune.penalty and options.cost.resource != "macs":
             raise ConfigError(
-                f"prune.penalty counts MACs, and the budget is of cost={options.cost}; leave one "
-                "of them out"
+                "prune.penalty counts MACs, and the budget is of cost.resource="
+                f"{options.cost.resource}; leave one of them out"
+            )
+        if not prepared.cost.on(net).within(net.channels):
+            raise ConfigError(
+                "method=lccl trains the network of prune.width_multiplier as it is, which exceeds "
+                "config.cost.limits; give a smaller prune.width_multiplier"
             )
 
     def network(self, run: Run) -> Network:

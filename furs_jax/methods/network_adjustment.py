@@ -29,7 +29,7 @@ from furs_jax.training.recipe import check_recipe
 from furs_jax.training.step import TrainState
 from furs_jax.training.trainer import Trainer, make_trainer
 from furs_jax.widths.inherit import free_axes, inherit, least_important_first
-from furs_jax.widths.reallocate import reallocate
+from furs_jax.widths.reallocate import reallocate, still_sites
 from furs_jax.widths.sites import choose_sites, directed
 
 Record = dict[str, Any]
@@ -292,7 +292,8 @@ def _next(run: Run, records: list[Record]) -> Record:
     num_layers = layers_in_round(options, index)
     seed = derived_seed(run.options.seed, 4, index)
     ranks = directed(parent["furs"], options.direction, seed)
-    increased, decreased = choose_sites(ranks, num_layers)
+    still = still_sites(run.bounds.min_channels, run.bounds.max_channels)
+    increased, decreased = choose_sites(ranks, num_layers, still)
     following = reallocate(
         run.task.net,
         parent["channels"],
@@ -302,9 +303,8 @@ def _next(run: Run, records: list[Record]) -> Record:
         num_layers=num_layers,
         step=options.step * scale,
         step_decay=options.step_decay * scale,
-        min_channels=options.min_channels,
-        channel_multiple=options.channel_multiple,
         cost=run.cost,
+        **run.bounds._asdict(),
     )
     return {
         "increased": increased,

@@ -62,10 +62,10 @@ class TransformableSearch(Method):
     def check(self, options: Options, prepared: Prepared) -> None:
         if options.mode != "search":
             return
-        if options.cost != "macs":
+        if options.cost.resource != "macs":
             raise ConfigError(
-                f"method=tas needs the gradient of the cost, which cost={options.cost} has not; "
-                "give cost=macs"
+                "method=tas needs the gradient of the cost, which cost.resource="
+                f"{options.cost.resource} has not; give --config.cost.resource=macs"
             )
         net = prepared.task.net
         if unmet_sites(net) or net.macs_formula() is None:
@@ -154,14 +154,13 @@ class TransformableSearch(Method):
 
     def _told(self, run: Run, table: np.ndarray) -> Record:
         """What follows from the probabilities, shape (L, 8)."""
-        net, limits = run.task.net, run.options.reallocate
+        net = run.task.net
         widest = self.widest(run.options, run.unpruned)
         widths = candidate_widths(widest)
         expected = np.sum(table * widths, axis=1)
         likeliest = widths[np.arange(len(widths)), np.argmax(table, axis=1)].tolist()
-        found = fit_to_budget(
-            net, likeliest, run.budget, limits.min_channels, limits.channel_multiple, run.cost
-        )
+        bounds = run.bounds._asdict()
+        found = fit_to_budget(net, likeliest, run.budget, cost=run.cost, **bounds)
         forward = training_macs(net, widest, run.options.train, _split(run)) // 3
         return {
             "expected_macs": round(net.macs_formula()(expected)),

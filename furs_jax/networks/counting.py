@@ -1,4 +1,4 @@
-"""The MACs of a traced network as a formula of its channels, since a search asks for thousands."""
+"""What grows with channels, as a formula of them, since a search asks for thousands of vectors."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Of each convolution or product: numbers that multiply to its MACs.
+# Of each convolution or product: numbers that multiply to its MACs; or an array's shape.
 Factors = list[tuple[int, ...]]
 
 _CHECKS = 10  # random vectors that the formula must agree with
@@ -16,6 +16,8 @@ _CHECKS = 10  # random vectors that the formula must agree with
 @dataclasses.dataclass(frozen=True, eq=False)
 class MacsModel:
     """Sum of products of factors, each affine in the channels or the largest of some of them.
+
+    MACs are such a sum, of convolutions, and parameters, of arrays.
 
     Affine are sums and concatenations, and the inputs of a group; the largest is what a residual
     sum leaves whose narrower side is padded.
@@ -39,14 +41,19 @@ class MacsModel:
     def __call__(
         self, channels: Sequence[int], places: Sequence[Sequence[int]] | None = None
     ) -> int:
-        """MACs of one image.
+        """The sum.
 
         Args:
           channels: the vector.
           places: of each site's channels, see `furs_jax.gates.Places`; None: the last ones.
         """
-        factors = self.factors(channels, places)
-        return round(float(factors.reshape(self.products, -1).prod(axis=1).sum()))
+        return round(float(self.each(channels, places).sum()))
+
+    def each(
+        self, channels: Sequence[int], places: Sequence[Sequence[int]] | None = None
+    ) -> np.ndarray:
+        """The products, shape (products,)."""
+        return self.factors(channels, places).reshape(self.products, -1).prod(axis=1)
 
     def smooth(self, widths: jax.Array) -> jax.Array:
         """MACs of widths that need not be whole, with a gradient; float32, shape ()."""

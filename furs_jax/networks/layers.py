@@ -37,6 +37,13 @@ class Layer(NamedTuple):
         return taps if self.pairs is None else self.pairs, self.inputs // self.groups, self.outputs
 
     @property
+    def arrays(self) -> tuple[tuple[int, ...], ...]:
+        """Numbers that multiply to the parameters of each of its arrays."""
+        usual = ((1 if self.dense else 2, self.outputs),)
+        weights = (math.prod(self.window), self.inputs // self.groups, self.outputs)
+        return (weights, *(usual if self.extra is None else ((self.extra,),)))
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates for one image."""
         return math.prod(self.factors)
@@ -44,8 +51,7 @@ class Layer(NamedTuple):
     @property
     def params(self) -> int:
         """Trained values."""
-        usual = (1 if self.dense else 2) * self.outputs
-        return self.weights + (usual if self.extra is None else self.extra)
+        return sum(map(math.prod, self.arrays))
 
 
 class Shortcut(NamedTuple):

@@ -20,10 +20,11 @@ sums by `furs_jax.gates.site_places`, `joined_places` and `fit_places`, as netwo
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax
 
 from furs_jax.errors import ConfigError
 from furs_jax.networks.checks import check_module, check_removal, fans_out, least_multiple
@@ -89,6 +90,14 @@ class Network(Searchable):
             self.multiple,
         )
 
+    def params_formula(self) -> MacsModel | None:
+        """Parameters as a formula of the channels; None where none fits."""
+        return fit_macs(
+            lambda channels: [p for layer in self.layers(channels) for p in layer.arrays],
+            self.channels,
+            self.multiple,
+        )
+
     @property
     def site_names(self) -> tuple[str, ...]:
         """The name of each site's layer."""
@@ -102,18 +111,20 @@ class TracedNetwork(Network):
     """A network whose MACs and parameters are counted from its trace.
 
     Attributes:
-      model: MACs as a formula of the channels; None where none was found, and each vector is
-        traced.
+      model, params_model: MACs and parameters as formulas of the channels; None where none was
+        found, and each vector is traced.
       multiple: see `Network`.
     """
 
     model: MacsModel | None = None
+    params_model: MacsModel | None = None
     multiple: int = 1
 
     def of(self, channels: Sequence[int], **fields: Any) -> "TracedNetwork":
         net = super().of(channels, **fields)
-        # With other fields the formula is not of this module.
-        return net if fields.keys() <= {"places"} else dataclasses.replace(net, model=None)
+        # With other fields the formulas are not of this module.
+        same = fields.keys() <= {"places"}
+        return net if same else dataclasses.replace(net, model=None, params_model=None)
 
     def module(self, channels: Sequence[int], **fields: Any) -> nn.Module:
         known = {key: value for key, value in fields.items() if hasattr(self.template, key)}
@@ -126,21 +137,30 @@ class TracedNetwork(Network):
         return self.of(channels)
 
     def macs(self, channels: Sequence[int]) -> int:
-        if self.model is not None:
-            return self.model(channels, getattr(self.template, "places", None))
-        unit = self.multiple
-        below = [max(math.floor(c / unit), 1) * unit for c in channels]
-        # Marginal MACs ask for widths between those that can be built, or below the least: on a
-        # straight line.
-        shares = [(c - b) / unit for c, b in zip(channels, below, strict=True)]
-        above = [b + unit * (share != 0) for b, share in zip(below, shares, strict=True)]
-        low = self._traced_macs(below)
-        if below == above:
-            return low
-        return round(low + max(shares, key=abs) * (self._traced_macs(above) - low))
+        return self._counted(self.model, self._traced_macs, channels)
+
+    def params(self, channels: Sequence[int]) -> int:
+        return self._counted(self.params_model, self._traced_params, channels)
 
     def macs_formula(self) -> MacsModel | None:
         return self.model
+
+    def params_formula(self) -> MacsModel | None:
+        return self.params_model
+
+    def _counted(self, formula: MacsModel | None, traced: Callable, channels: Sequence[int]) -> int:
+        if formula is not None:
+            return formula(channels, getattr(self.template, "places", None))
+        unit = self.multiple
+        below = [max(math.floor(c / unit), 1) * unit for c in channels]
+        # Marginal costs ask for widths between those that can be built, or below the least: on a
+        # straight line.
+        shares = [(c - b) / unit for c, b in zip(channels, below, strict=True)]
+        above = [b + unit * (share != 0) for b, share in zip(below, shares, strict=True)]
+        low = traced(below)
+        if below == above:
+            return low
+        return round(low + max(shares, key=abs) * (traced(above) - low))
 
     def _traced_macs(self, channels: Sequence[int]) -> int:
         trace = trace_module(self.module(channels), self.image_shape)
@@ -149,7 +169,7 @@ class TracedNetwork(Network):
     def layers(self, channels: Sequence[int]) -> tuple[Layer, ...]:
         return traced_layers(trace_module(self.module(channels), self.image_shape))
 
-    def params(self, channels: Sequence[int]) -> int:
+    def _traced_params(self, channels: Sequence[int]) -> int:
         variables = trace_module(self.module(channels), self.image_shape).variables
         return sum(size for _, size in sizes(variables.get("params", {})))
 
@@ -176,7 +196,11 @@ def _traced_network(
         trace = trace_module(net.module(vector), net.image_shape)
         return [product.factors for product in trace.products]
 
-    model = fit_macs(factors, net.channels, multiple)
-    net = dataclasses.replace(net, model=model, multiple=multiple)
+    def shapes(vector: Sequence[int]) -> list[tuple[int, ...]]:
+        arrays = trace_module(net.module(vector), net.image_shape).variables.get("params", {})
+        return [x.shape for x in jax.tree.leaves(arrays)]
+
+    model, arrays = (fit_macs(of, net.channels, multiple) for of in (factors, shapes))
+    net = dataclasses.replace(net, model=model, params_model=arrays, multiple=multiple)
     check_removal(net)
     return net

@@ -11,7 +11,7 @@ from furs_jax.networks.indices import ALIKE, Graph, Nodes
 from furs_jax.networks.jaxprs import inner_jaxprs
 from furs_jax.networks.layout import LAYOUT, Value, axes_without, axis_of, fixed_axes
 
-_CALLS = (
+CALLS = (
     *("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "remat2"),
     *("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"),
 )
@@ -30,6 +30,7 @@ _OTHER = (
 )
 _SUMS = ("add", "sub", "add_any", "max", "min", "gt", "lt", "ne", "or", "xor")
 _PRODUCTS = ("mul", "div", "and")
+ELEMENTWISE = (*_KEEPING, *_OTHER, *_SUMS, *_PRODUCTS, "select_n", "clamp")
 
 
 def follow(jaxpr: Any, inputs: Sequence[Value], graph: Graph) -> list[Value]:
@@ -48,7 +49,7 @@ def follow(jaxpr: Any, inputs: Sequence[Value], graph: Graph) -> list[Value]:
         # With a single computation inside a condition chooses by platform: see `inner_jaxprs`.
         chosen = equation.primitive.name == "cond" and len(inner) == 1
         given = operands[1:] if chosen else operands
-        called = chosen or equation.primitive.name in _CALLS
+        called = chosen or equation.primitive.name in CALLS
         if called and len(inner[0].invars) == len(given):
             results = follow(inner[0], given, graph)
         else:

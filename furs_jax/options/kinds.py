@@ -134,6 +134,41 @@ class Widths:
         return f"widths as in '(8, 16)' or 12, each {CHANNELS}"
 
 
+class Patterns(Name):
+    """Names of sites, or patterns of names."""
+
+    def __str__(self) -> str:
+        return "names of sites or patterns, as in 'stem,stage3_*'"
+
+
+class SiteWidths:
+    """A width of all sites, or widths of those that names or patterns say."""
+
+    def allows(self, value: Any) -> bool:
+        if not isinstance(value, str):
+            return CHANNELS.allows(value)
+        try:
+            return all(CHANNELS.allows(width) for _, width in named_widths(value))
+        except ValueError:
+            return False
+
+    def parse(self, text: str) -> int | str:
+        return int(text) if text.strip().isdecimal() else text
+
+    def __str__(self) -> str:
+        return f"widths as in 4 or '4,stage3_*=16', each {CHANNELS}"
+
+
+def named_widths(value: int | str) -> list[tuple[str, int]]:
+    """What a value of `SiteWidths` says, as [("*", 4), ("stage3_*", 16)]; later ones count.
+
+    Raises:
+      ValueError: a text says something else.
+    """
+    parts = (part.strip().rpartition("=") for part in str(value).split(","))
+    return [(name.strip() or "*", int(width)) for name, _, width in parts]
+
+
 @dataclasses.dataclass(frozen=True)
 class Either:
     """A number, or a word in its place; None is spelled as a word, too."""

@@ -21,7 +21,9 @@ from furs_jax.options.kinds import (
     Name,
     Number,
     Path,
+    Patterns,
     Plugin,
+    SiteWidths,
     Switch,
     Widths,
     positive,
@@ -47,6 +49,7 @@ _SHARE = Number(0, 1, above=True)  # of a whole that may be taken all
 _RATE = Number(0, 1, below=True)
 _LARGEST = 3.4e38  # of float32
 _WIDTH = Number(1 / 64, MAX_WIDTH)
+_RESOURCE = positive(1e15)  # MACs, bytes, ms, ...
 
 
 class _Mode(Choice):
@@ -107,6 +110,24 @@ class Recipe:
         return dataclasses.replace(self, dropout_by_epoch=False)
 
 
+# What a vector may cost beside the budget: config.cost.limits, one for each file of costs/.
+LimitOptions = dataclasses.make_dataclass(
+    "LimitOptions",
+    [(name, float | None, _of(Either(_RESOURCE))) for name in plugins.names("costs")],
+    frozen=True,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class CostOptions:
+    """What widths are counted in, and may cost: config.cost."""
+
+    resource: str = _of(Plugin(plugins.names("costs")))
+    budget: float | None = _of(Either(_RESOURCE))
+    batch_size: int = _of(_COUNT)
+    limits: LimitOptions
+
+
 @dataclasses.dataclass(frozen=True)
 class FurOptions:
     """How FURs are measured: config.furs."""
@@ -135,7 +156,9 @@ class ReallocateOptions:
     step: float = _of(Number(0, 1000))
     step_from_start: bool = _of(Switch())
     step_decay: float = _of(Number(0, 1000))
-    min_channels: int = _of(CHANNELS)
+    fixed: str | None = _of(Either(Patterns()))
+    min_channels: int | str = _of(SiteWidths())
+    max_channels: int | str | None = _of(Either(SiteWidths()))
     channel_multiple: int = _of(CHANNELS)
 
 
@@ -199,7 +222,6 @@ class Options:
     mode: str = _of(_Mode(MODES))
     seed: int = _of(_SEED)
     method: str = _of(Plugin(plugins.names("methods")))
-    cost: str = _of(Plugin(plugins.names("costs")))
     objective: str = _of(Plugin(plugins.names("objectives")))
     network: str = _of(Name())
     width_multiplier: float = _of(_WIDTH)
@@ -215,6 +237,7 @@ class Options:
     eval_batch_size: int = _of(_COUNT)
     checkpoint_seconds: float = _of(Number(0, 1e9))
     profile: str | None = _of(Either(Path()))
+    cost: CostOptions
     data: DataOptions
     train: Recipe
     furs: FurOptions

@@ -12,6 +12,7 @@ from furs_jax.options.schema import Options
 from furs_jax.run.console import Console
 from furs_jax.run.folder import Workdir
 from furs_jax.training.trainer import Task
+from furs_jax.widths.bounds import Bounds
 
 
 class Prepared(NamedTuple):
@@ -23,6 +24,7 @@ class Prepared(NamedTuple):
     budget: float  # of the cost
     start: tuple[int, ...]  # the first vector
     unpruned: Network  # what a method that prunes begins with
+    bounds: Bounds  # of the sites' widths
 
 
 class Run(NamedTuple):
@@ -34,6 +36,7 @@ class Run(NamedTuple):
     budget: float  # of the cost
     start: tuple[int, ...]  # the first vector
     unpruned: Network  # what a method that prunes begins with
+    bounds: Bounds  # of the sites' widths
     workdir: Workdir
     console: Console
     clock: CompileClock

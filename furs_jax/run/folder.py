@@ -59,6 +59,8 @@ class Files:
         stored = read_json(self.config)
         if not isinstance(stored.get("config"), dict):
             raise damaged(self.config, 'it has no "config"')
+        if isinstance(cost := stored["config"].get("cost"), str):  # of earlier versions
+            stored["config"]["cost"] = {"resource": cost}
         return stored
 
     def read_result(self) -> Record | None:

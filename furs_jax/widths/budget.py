@@ -2,7 +2,8 @@
 
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -18,6 +19,8 @@ _MOST = 2**53  # MACs; doubles count no further
 # Shares of its width that a site may lose for others to use up the budget, or two units: a larger
 # one where the tolerance is not met with less.
 _REACH = (0.25, 0.5)
+_LEANINGS, _FARTHEST = 20, 0.5  # steps towards limits, and the longest, in logarithms of widths
+_WIDEST = 2**40  # times as wide: beyond any network
 _SHORTLIST = 256  # changes whose MACs are computed exactly, the most promising of their kind
 
 
@@ -25,30 +28,32 @@ def fit_to_budget(
     net: Searchable,
     channels: Sequence[int],
     budget: float,
-    min_channels: int = 4,
+    min_channels: int | Sequence[int] = 4,
     channel_multiple: int = 1,
     cost: Cost | None = None,
-    widest: Sequence[int] | None = None,
+    max_channels: float | Sequence[float] = math.inf,
 ) -> Channels:
     """Scales all sites by one factor, then takes single steps, to come close below the budget.
 
-    No site loses more than half its width then, or two steps, so that none starves.
+    No site loses more than half its width then, or two steps, so that none starves. Where a limit
+    of the cost is in the way, sites are narrowed before by what they add to what is limited, and
+    others widened, so that the budget is used up all the same as far as that can be.
 
     Args:
       net: the network.
       channels: the vector whose proportions are kept.
-      budget: of `cost`; the result never exceeds it.
-      min_channels, channel_multiple: see `reallocate`.
+      budget: of `cost`; the result never exceeds it, nor the limits of `cost`.
+      min_channels, channel_multiple, max_channels: see `reallocate`.
       cost: by default MACs.
-      widest: what no site exceeds, where the budget is below what `channels` cost.
 
     Returns:
       A vector with 0 <= (budget - cost) / budget <= TOLERANCE, or, where widths are too coarse
-      for that, one that none of the most promising changes by one unit at a few sites at once
-      brings closer without narrowing one too far.
+      for that or limits or max_channels in the way, one that none of the most promising changes by
+      one unit at a few sites at once brings closer without narrowing one too far.
 
     Raises:
-      BudgetError: the narrowest network exceeds the budget, or nothing can count so much.
+      BudgetError: the narrowest network exceeds the budget or a limit, or nothing can count so
+        much.
       ConfigError: the network can't be built with all multiples of channel_multiple.
     """
     cost = cost or Macs(net)
@@ -61,23 +66,30 @@ def fit_to_budget(
         raise BudgetError(
             f"the budget of {amount(budget)} {cost.unit} is too large; give at most {_MOST:,}"
         )
-    target = np.array(channels, dtype=float)
-    floor = lowest_width(min_channels, channel_multiple)
-    narrowest = np.full(len(target), floor)
-    if cost.of(narrowest) > budget:
-        raise BudgetError(
-            f"the budget of {amount(budget)} {cost.unit} can't be met: with {floor} channels at "
-            f"every site {net.name} still needs {amount(cost.of(narrowest))}; give "
-            f"{_way_to_budget(cost, budget, min_channels, channel_multiple)}"
-        )
+    floor, highest = width_ends(len(channels), min_channels, max_channels, channel_multiple)
+    _check_narrowest(cost, floor, budget, min_channels, channel_multiple)
 
-    def scaled(factor: float) -> np.ndarray:
-        units = np.floor(factor * target / channel_multiple + 0.5).astype(int)
-        return np.maximum(units * channel_multiple, floor)
+    def scaled(factor: float, target: np.ndarray) -> np.ndarray:
+        units = np.floor(factor * target / channel_multiple + 0.5)
+        return np.clip(units * channel_multiple, floor, highest).astype(int)
 
-    vector = scaled(_largest_factor(lambda factor: cost.of(scaled(factor)) <= budget))
-    nearest, highest = vector, np.inf if widest is None else np.asarray(widest)
-    for share in _REACH:  # proportions before the last MACs
+    def largest(target: np.ndarray, fits: Callable[[np.ndarray], bool]) -> np.ndarray:
+        return scaled(_largest_factor(lambda factor: fits(scaled(factor, target))), target)
+
+    def affordable(vector: np.ndarray) -> bool:
+        return cost.of(vector) <= budget
+
+    def begun(tightness: float) -> np.ndarray:
+        """In budget and limits, with no more leaning than limits tightened so much ask for."""
+        own, free = np.array(channels, float), floor < highest
+        target = _leaning(cost, own, free, tightness, lambda t: largest(t, affordable))
+        return largest(target, lambda v: affordable(v) and cost.within(v))
+
+    nearest = vector = begun(1.0)
+    ways = [(vector, share) for share in _REACH]  # proportions before the last MACs
+    if cost.limits and not cost.within(largest(np.array(channels, float), affordable)):
+        ways += [(begun(0.98), share) for share in _REACH]
+    for vector, share in ways:
         reach = np.maximum(share * vector, 2 * channel_multiple)
         lowest = np.maximum(vector - reach, floor)
         found = _filled(cost, vector, budget, lowest, highest, channel_multiple)
@@ -97,13 +109,66 @@ def _filled(cost, vector, budget, lowest, highest, unit) -> np.ndarray:
     return vector
 
 
-def _way_to_budget(cost: Cost, budget: float, min_channels: int, channel_multiple: int) -> str:
+def _leaning(
+    cost: Cost,
+    channels: np.ndarray,
+    free: np.ndarray,
+    tightness: float,
+    within_budget: Callable[[np.ndarray], np.ndarray],
+) -> np.ndarray:
+    """Other proportions, float64 (L,), of which the vector in the budget keeps to the limits.
+
+    The logarithms of the widths change as little as may be, in squares, by Newton's steps: along
+    the difference of what a share of a site's width adds to the limited resource and to the budget,
+    each as a share of what all sites add.
+    """
+    target = channels
+    for _ in range(_LEANINGS):
+        vector = within_budget(target)
+        excess = [(c.of(vector) / (tightness * most), c) for _, c, most in cost.limits]
+        over, limited = max(excess, key=lambda e: e[0], default=(0.0, cost))
+        if over <= 1 or not free.any():
+            break
+        shares, of_budget = (
+            c.smoothed(vector) * vector * free / c.of(vector) for c in (limited, cost)
+        )
+        direction = shares / shares.sum() - of_budget / of_budget.sum()
+        if not (slope := shares.sum() * direction @ direction) > 1e-6:
+            break  # they cost alike
+        change = -np.log(over) / slope * direction
+        target = target * np.exp(change / max(1, np.abs(change).max() / _FARTHEST))
+    return target
+
+
+def _check_narrowest(cost, narrowest, budget, min_channels, channel_multiple) -> None:
+    """Raises BudgetError where the narrowest network exceeds the budget or a limit."""
+    net, needed = cost.net, cost.of(narrowest)
+    few = f"{narrowest[0]}" if len(set(narrowest.tolist())) == 1 else "the fewest"
+    if needed > budget:
+        raise BudgetError(
+            f"the budget of {amount(budget)} {cost.unit} can't be met: with {few} channels at "
+            f"every site {net.name} still needs {amount(needed)}; give "
+            f"{_way_to_budget(cost, narrowest, budget, min_channels, channel_multiple)}"
+        )
+    for name, limited, most in cost.limits:
+        if (needed := limited.of(narrowest)) > most:
+            raise BudgetError(
+                f"cost.limits.{name}={amount(most)} can't be kept: with {few} channels at every "
+                f"site {net.name} still needs {amount(needed)} {limited.unit}; give at least "
+                f"--config.cost.limits.{name}={math.ceil(needed)}, or a smaller "
+                "reallocate.min_channels"
+            )
+
+
+def _way_to_budget(cost, narrowest, budget, min_channels, channel_multiple) -> str:
     """What helps where the narrowest network exceeds the budget: each of what is named alone."""
-    more = "a larger width_multiplier or flops_budget"
+    more = "a larger width_multiplier or budget"
+    if np.ndim(min_channels):
+        return f"smaller reallocate.min_channels, {more}"
 
     def fits(min_channels: int, channel_multiple: int) -> bool:
         floor = lowest_width(min_channels, channel_multiple)
-        return cost.of([floor] * len(cost.net.channels)) <= budget
+        return cost.of(np.full_like(narrowest, floor)) <= budget
 
     smaller = {
         f"reallocate.channel_multiple (now {channel_multiple})": (min_channels, cost.net.multiple),
@@ -121,11 +186,29 @@ def lowest_width(min_channels: int, channel_multiple: int) -> int:
     return -(-min_channels // channel_multiple) * channel_multiple
 
 
+def width_ends(
+    sites: int,
+    min_channels: int | Sequence[int],
+    max_channels: float | Sequence[float],
+    channel_multiple: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The narrowest and the widest of each site's widths, shapes (sites,), int and float64.
+
+    They are multiples, but for those of sites that may have one width only.
+    """
+    low, high = (np.broadcast_to(np.asarray(end), sites) for end in (min_channels, max_channels))
+    lowest = -(-low // channel_multiple) * channel_multiple
+    highest = np.where(low == high, high, np.floor(high / channel_multiple) * channel_multiple)
+    return np.minimum(lowest, highest).astype(int), highest.astype(float)
+
+
 def _largest_factor(fits) -> float:
     """The largest factor that fits, to double precision; `fits` is monotone and fits(0) holds."""
     if fits(1.0):
         low, high = 1.0, 2.0
         while fits(high):
+            if high > _WIDEST:  # no site can get wider
+                return high
             low, high = high, 2 * high
     else:
         low, high = 0.0, 1.0
@@ -141,14 +224,21 @@ def _closer(cost, vector, gap, budget, lowest, highest, unit) -> np.ndarray | No
     """
     # Costs are nearly linear over one unit, so the marginal one tells which changes to try.
     marginal = cost.marginals(vector) * unit
+    limits = [
+        (limited.marginals(vector) * unit, most - limited.of(vector) + TOLERANCE * most)
+        for _, limited, most in cost.limits
+    ]
     best, best_gap = None, gap
     for changes in unit_changes(len(vector)):
         changed = vector + unit * changes
-        changes = changes[np.all((changed >= lowest) & (changed <= highest), axis=1)]
+        kept = np.all((changed >= lowest) & (changed <= highest), axis=1)
+        for slope, slack in limits:
+            kept &= changes @ slope <= slack
+        changes = changes[kept]
         promising = np.argsort(np.abs(gap - changes @ marginal), kind="stable")[:_SHORTLIST]
         for change in changes[promising]:
             left = budget - cost.of(vector + unit * change)
-            if 0 <= left < best_gap:
+            if 0 <= left < best_gap and cost.within(vector + unit * change):
                 best, best_gap = vector + unit * change, left
         if best_gap <= TOLERANCE * budget:
             break

@@ -1,5 +1,6 @@
 """How many filters each site keeps within a budget, by their order: integer exact."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -13,27 +14,34 @@ Ranks = Sequence[np.ndarray]  # of each site its channels, the first to be kept 
 
 
 def removed_within(
-    net: Network, ranks: Ranks, budget: float, cost: Callable[[Network], Cost]
+    net: Network,
+    ranks: Ranks,
+    budget: float,
+    cost: Callable[[Network], Cost],
+    least: int | Sequence[int] = 1,
+    most: float | Sequence[float] = math.inf,
 ) -> list[np.ndarray]:
     """The channels of each site that are removed, for a network within the budget.
 
     One share for all sites is kept, as large as the budget allows, then single channels more or
-    fewer bring it within `widths.budget.TOLERANCE`. Where the network itself is within, nothing is
-    removed.
+    fewer bring it within `widths.budget.TOLERANCE`. Where the network itself is within budget and
+    limits, nothing is removed.
 
     Args:
       net: the unpruned network.
       ranks: see above.
       budget: of the cost.
       cost: of a network's vectors.
+      least, most: how many channels are kept of all sites, or of each.
 
     Raises:
-      BudgetError: with one channel at each site the network exceeds the budget.
+      BudgetError: with the fewest channels at each site the network exceeds the budget.
     """
-    if cost(net).of(net.channels) <= budget:
-        return [own[:0] for own in ranks]
-    pruned, most = _Pruned(net, ranks, cost), net.channels
-    widths = fit_to_budget(net, most, budget, 1, net.multiple, pruned, most)
+    own, most = cost(net), np.minimum(net.channels, most)
+    if own.of(net.channels) <= budget and own.within(net.channels) and np.all(most >= net.channels):
+        return [rank[:0] for rank in ranks]
+    pruned = _Pruned(net, ranks, cost)
+    widths = fit_to_budget(net, net.channels, budget, least, net.multiple, pruned, most)
     return pruned.removed(widths)
 
 
@@ -42,8 +50,12 @@ class _Pruned(Cost):
 
     def __init__(self, net: Network, ranks: Ranks, cost: Callable[[Network], Cost]):
         super().__init__(net)
-        self.name, self.unit = cost(net).name, cost(net).unit
+        own = cost(net)
+        self.name, self.unit = own.name, own.unit
         self._ranks, self._cost, self._known = ranks, cost, {}
+        self.limits = tuple(
+            limit._replace(cost=_Pruned(net, ranks, limit.cost.on)) for limit in own.limits
+        )
 
     def removed(self, channels: Sequence[int]) -> list[np.ndarray]:
         """The channels that are not among the first of so many, in their order."""

@@ -3,6 +3,7 @@
 Chen et al., CVPR 2020, section 3.3 and algorithm 1. Pure functions on tuples of integers.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from furs_jax.costs import Cost
 from furs_jax.errors import ConfigError
 from furs_jax.networks.searchable import Searchable
-from furs_jax.widths.budget import Channels, fit_to_budget, lowest_width
+from furs_jax.widths.budget import Channels, fit_to_budget, width_ends
 from furs_jax.widths.sites import choose_sites
 
 
@@ -24,9 +25,10 @@ def reallocate(
     num_layers: int,
     step: float,
     step_decay: float = 0.0,
-    min_channels: int = 4,
+    min_channels: int | Sequence[int] = 4,
     channel_multiple: int = 1,
     cost: Cost | None = None,
+    max_channels: float | Sequence[float] = math.inf,
 ) -> Channels:
     """The next channel vector, within the budget.
 
@@ -35,12 +37,13 @@ def reallocate(
       channels: the current vector, length L.
       furs: FLOPs utilisation ratio of each site, length L.
       initial: the vector that steps are relative to: that of the original network.
-      budget: of `cost`; the result may not exceed it.
+      budget: of `cost`; the result may not exceed it, nor the limits of `cost`.
       num_layers: K, sites changed each way; 0 changes nothing.
       step: the i-th best site grows, the i-th worst shrinks, by
         max(step - i * step_decay, 0) * initial[site] channels, rounded.
       step_decay: see step.
-      min_channels: no site gets narrower.
+      min_channels, max_channels: no site gets narrower or wider; of all or each, length L. One
+        that may have a single width is not chosen.
       channel_multiple: all widths are multiples of it; a chosen site then moves by at least one.
       cost: what the budget is counted in; by default MACs.
 
@@ -56,14 +59,25 @@ def reallocate(
         return tuple(int(c) for c in channels)
     moved = move_channels(
         channels,
-        *choose_sites(furs, num_layers),
+        *choose_sites(furs, num_layers, still_sites(min_channels, max_channels)),
         initial=initial,
         step=step,
         step_decay=step_decay,
         min_channels=min_channels,
+        max_channels=max_channels,
         channel_multiple=channel_multiple,
     )
-    return fit_to_budget(net, moved, budget, min_channels, channel_multiple, cost)
+    return fit_to_budget(
+        net, moved, budget, min_channels, channel_multiple, cost, max_channels=max_channels
+    )
+
+
+def still_sites(
+    min_channels: int | Sequence[int], max_channels: float | Sequence[float]
+) -> set[int]:
+    """The sites that may have a single width."""
+    same = np.asarray(min_channels) >= np.asarray(max_channels)
+    return set(np.flatnonzero(same).tolist()) if same.ndim else set()
 
 
 def move_channels(
@@ -74,12 +88,13 @@ def move_channels(
     initial: Sequence[int],
     step: float,
     step_decay: float,
-    min_channels: int,
+    min_channels: int | Sequence[int],
     channel_multiple: int,
+    max_channels: float | Sequence[float] = math.inf,
 ) -> Channels:
     """The step of `reallocate` before the return to the budget: only the chosen sites move."""
     moved = np.array(channels, dtype=int)
-    floor = lowest_width(min_channels, channel_multiple)
+    floors, ceilings = width_ends(len(moved), min_channels, max_channels, channel_multiple)
     for sites, sign in ((increased, 1), (decreased, -1)):
         for place, site in enumerate(sites):
             share = max(step - place * step_decay, 0.0)
@@ -87,8 +102,8 @@ def move_channels(
             if channel_multiple > 1 and share > 0:
                 units = max(units, 1)  # a coarse multiple must not freeze a layer
             # A site that starts below the floor is not pushed up by being narrowed.
-            lowest = min(floor, moved[site])
-            moved[site] = max(moved[site] + sign * units * channel_multiple, lowest)
+            lowest, highest = min(floors[site], moved[site]), max(ceilings[site], moved[site])
+            moved[site] = np.clip(moved[site] + sign * units * channel_multiple, lowest, highest)
     return tuple(moved.tolist())
 
 

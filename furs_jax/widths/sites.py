@@ -1,16 +1,18 @@
 """Which sites are widened, and which narrowed (Chen et al., CVPR 2020, section 3.3)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from furs_jax.errors import ConfigError
 
 
-def choose_sites(furs: Sequence[float], num_layers: int) -> tuple[list[int], list[int]]:
-    """The sites to widen (highest FUR first) and to narrow (lowest first).
+def choose_sites(
+    furs: Sequence[float], num_layers: int, still: Collection[int] = ()
+) -> tuple[list[int], list[int]]:
+    """The sites to widen (highest FUR first) and to narrow (lowest first), none of them of `still`.
 
-    At most half of the sites each way, so that no site is in both; a tie goes to the lower index.
+    At most half of the others each way, so that none is in both; a tie goes to the lower index.
 
     Raises:
       ConfigError: a FUR is not finite.
@@ -18,9 +20,12 @@ def choose_sites(furs: Sequence[float], num_layers: int) -> tuple[list[int], lis
     furs = np.asarray(furs, float)
     if not np.all(np.isfinite(furs)):
         raise ConfigError(f"FURs must be finite to reallocate by them, not {furs.tolist()}")
-    count = min(num_layers, len(furs) // 2)
-    increased = np.argsort(-furs, kind="stable")[:count].tolist()
-    ascending = np.argsort(furs, kind="stable").tolist()
+    descending, ascending = (
+        [site for site in np.argsort(order, kind="stable").tolist() if site not in still]
+        for order in (-furs, furs)
+    )
+    count = min(num_layers, len(ascending) // 2)
+    increased = descending[:count]
     decreased = [site for site in ascending if site not in increased][:count]
     return increased, decreased
 

@@ -23,21 +23,22 @@ def share_of(channels: Sequence[int], share: float, unit: int = 1) -> Channels:
 
 
 def ladders(
-    channels: Sequence[int], groups: int, floor: int = 1, unit: int = 1
+    channels: Sequence[int], groups: int, floor: int | Sequence[int] = 1, unit: int = 1
 ) -> tuple[Channels, ...]:
     """The widths of each site, from its own down, by one of `groups` groups of channels at a time.
 
     Args:
       channels: the widest.
       groups: of a site; those that round to the same width are one.
-      floor: no width is smaller, unless it is the site's own.
+      floor: no width is smaller, of all sites or of each, unless it is the site's own.
       unit: widths are multiples of it.
     """
     shares = [k / groups for k in range(groups, 0, -1)]
     steps = zip(*(share_of(channels, share, unit) for share in shares), strict=True)
+    floors = [floor] * len(channels) if isinstance(floor, int) else floor
     return tuple(
-        tuple(dict.fromkeys((own, *(min(max(c, floor), own) for c in widths))))
-        for own, widths in zip(channels, steps, strict=True)
+        tuple(dict.fromkeys((own, *(min(max(c, least), own) for c in widths))))
+        for own, least, widths in zip(channels, floors, steps, strict=True)
     )
 
 

@@ -99,7 +99,7 @@ def test_a_budget_that_cannot_be_met_says_what_helps(width, min_channels, multip
         fit_to_budget(net, net.channels, budget, min_channels, multiple // 2)
     wider = get_network("resnet8_cifar", 4 * width, 10, image_shape=(8, 8, 1))
     fit_to_budget(wider, wider.channels, wider.macs(wider.channels), min_channels, multiple)
-    with pytest.raises(BudgetError, match="give a larger width_multiplier or flops_budget$"):
+    with pytest.raises(BudgetError, match="give a larger width_multiplier or budget$"):
         fit_to_budget(net, net.channels, 100, min_channels, multiple)
 
 

@@ -66,7 +66,12 @@ class Squares(Cost):
 # filled in by the test.
 CHANGED = {
     "method": (f"{__name__}:Other", {}),
-    "cost": (f"{__name__}:Squares", {}),
+    "cost.resource": (f"{__name__}:Squares", {}),
+    "cost.budget": (3e5, {"width_multiplier": 1.0}),
+    "cost.batch_size": (2, {"cost.resource": "activation_memory"}),
+    "cost.limits.activation_memory": (3000.0, {}),
+    "cost.limits.macs": (45_000.0, {}),
+    "cost.limits.params": (4500.0, {}),
     "objective": ("furs_jax.objectives:Objective", {}),
     "seed": (1, {}),
     "network": ("plain14_cifar", {}),
@@ -117,7 +122,9 @@ CHANGED = {
         {"channels": (20, 8, 8, 8, 8, 8), "reallocate.step": 0.6},
     ),
     "reallocate.step_decay": (0.3, {"reallocate.step": 0.9}),
+    "reallocate.fixed": ("stage1_*", {}),
     "reallocate.min_channels": (3, {"reallocate.step": 0.9}),
+    "reallocate.max_channels": (17, {}),
     "reallocate.channel_multiple": (2, {}),
     "search.rounds": (2, {}),
     "search.select": ("best", {}),

@@ -115,7 +115,7 @@ def test_a_penalty_is_added_where_it_is_given():
             {"network": "densenet16_cifar", "width_multiplier": 1.0},
             "no low-cost layers for densenet16_cifar",
         ),
-        ({"cost": "tests.methods.test_lccl:Sites"}, "prune.penalty counts MACs"),
+        ({"cost.resource": "tests.methods.test_lccl:Sites"}, "prune.penalty counts MACs"),
     ],
 )
 def test_what_makes_no_sense_is_refused(changes, message):

@@ -89,7 +89,7 @@ def test_a_line_that_does_not_follow_is_found(finished, tmp_path, name, change):
         ({"channels": (4,)}, "leave channels out"),
         ({"init_from": "somewhere"}, "leave init_from out"),
         ({"channels_from": "somewhere"}, "leave channels_from out"),
-        ({"cost": "tests.own_cost:Cost"}, "cost="),
+        ({"cost.resource": "tests.own_cost:Cost"}, "cost.resource="),
         ({"network": "densenet16_cifar"}, "ConvBatchNorm at each site"),
         ({"train.batch_size": 1000}, "train.batch_size=1000 is more than half"),
     ],

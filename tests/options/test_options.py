@@ -13,7 +13,7 @@ from furs_jax.errors import ConfigError
 from furs_jax.jobs.dispatch import do
 from furs_jax.options import parse as options
 from furs_jax.options import schema
-from furs_jax.options.kinds import Choice, DataName, Either, Name, Number, Path, Switch
+from furs_jax.options.kinds import Choice, DataName, Either, Name, Number, Path, SiteWidths, Switch
 from furs_jax.options.parse import parse
 from furs_jax.options.schema import AUTO, OPTIONS
 from tests import ROOT
@@ -65,6 +65,8 @@ def wrong_values(option: str, kind) -> list:
         before = "folder:" if isinstance(kind, DataName) else ""
         names = ["", "a\0b", "gs://bucket/x", "file:///x", "~nobody-of-this-name/x"]
         return [*(f"{before}{name}" for name in names), "", "s3://x", 1, None]
+    if isinstance(kind, SiteWidths):
+        return [0, 65_537, 1.5, True, "", "x", "stage=", "stage=x", "stage=0", "4;a=3", [4], None]
     if isinstance(kind, Name):
         return ["", " ", 1, None]
     return [(), (0,), (-1,), (8, True), (8.0,), (8, None), ("8",), 8, "8", (10**30,), None]
@@ -112,6 +114,10 @@ def test_none_can_be_given_for_what_is_none_by_default():
         (["--config.channels=8,16"], ("channels", (8, 16))),
         (["--config.furs.draws=auto"], ("furs.draws", "auto")),
         (["--config.flops_budget=3e6"], ("flops_budget", 3e6)),
+        (["--config.cost.limits.params=12e6"], ("cost.limits.params", 12e6)),
+        (["--config.reallocate.fixed=conv1,stage3_*"], ("reallocate.fixed", "conv1,stage3_*")),
+        (["--config.reallocate.min_channels=8"], ("reallocate.min_channels", 8)),
+        (["--config.reallocate.max_channels=4,a*=16"], ("reallocate.max_channels", "4,a*=16")),
         (["--config.network=a.b:Net=1"], ("network", "a.b:Net=1")),
     ],
 )

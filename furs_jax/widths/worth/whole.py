@@ -4,6 +4,8 @@ First as if channels could be divided: where worth is highest, one more per cent
 worth the same at every site. Then channels go from site to site while that is better.
 """
 
+import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -12,7 +14,7 @@ from furs_jax.costs import Cost
 from furs_jax.costs.macs import Macs
 from furs_jax.networks.counting import MacsModel
 from furs_jax.networks.searchable import Searchable
-from furs_jax.widths.budget import TOLERANCE, fit_to_budget, lowest_width, unit_changes
+from furs_jax.widths.budget import TOLERANCE, fit_to_budget, unit_changes, width_ends
 from furs_jax.widths.worth.spaces import Channels, Space, Worth
 from furs_jax.widths.worth.surface import features
 
@@ -36,8 +38,9 @@ class Whole(Space):
         budget: float,
         reference: Channels | None = None,
         cost: Cost | None = None,
-        min_channels: int = 4,
+        min_channels: int | Sequence[int] = 4,
         channel_multiple: int = 1,
+        max_channels: float | Sequence[float] = math.inf,
         centre: Channels | None = None,
     ):
         """See `fit_to_budget`; the reference is by default the network's own vector.
@@ -48,15 +51,21 @@ class Whole(Space):
         self._net, self._budget, self._cost = net, budget, _quick(cost or Macs(net))
         self._full = (1 - TOLERANCE) * budget
         self.reference = tuple(int(c) for c in reference or net.channels)
-        self._limits = {"min_channels": min_channels, "channel_multiple": channel_multiple}
+        self._limits = {
+            "min_channels": min_channels,
+            "channel_multiple": channel_multiple,
+            "max_channels": max_channels,
+        }
         self._unit = channel_multiple
         own = np.asarray(self.reference)
         self.elasticities = self._slopes(own)
-        floor, unit = lowest_width(min_channels, channel_multiple), channel_multiple
+        unit = channel_multiple
+        floor, most = width_ends(len(own), min_channels, max_channels, unit)
         ends = np.stack([own, own if centre is None else centre])
         low, high = np.min(ends, axis=0) / _REACH, np.max(ends, axis=0) * _REACH
         self._lowest = np.maximum(np.ceil(low / unit) * unit, floor)
-        self._highest = np.maximum(np.floor(high / unit) * unit, self._lowest)
+        highest = np.minimum(np.floor(high / unit) * unit, most)
+        self._highest = np.maximum(highest, self._lowest)
 
     def near(self, offsets: np.ndarray, share: float) -> Channels:
         target = self.reference * np.exp(offsets)
@@ -77,14 +86,17 @@ class Whole(Space):
 
     def _inside(self, offsets: np.ndarray, share: float) -> Channels:
         """As `near`, within the bounds of all sites, too."""
-        at = np.clip(self.near(offsets, share), self._lowest, self._highest).astype(int)
-        while self._cost.of(at) > self._budget:
-            at[int(np.argmax(at / self._lowest))] -= self._unit
+        near = self.near(offsets, share)
+        at = np.clip(near, self._lowest, self._highest).astype(int)
+        while self._cost.of(at) > self._budget or not self._cost.within(at):
+            if not np.any(free := at > self._lowest):
+                return near  # budget and limits come before the bounds of what is trusted
+            at[int(np.argmax(np.where(free, at / self._lowest, 0)))] -= self._unit
         return tuple(at.tolist())
 
     def _slopes(self, vector: np.ndarray) -> np.ndarray:
         """d log cost / d log width."""
-        return self._cost.marginals(vector) * vector / self._cost.of(vector)
+        return self._cost.smoothed(vector) * vector / self._cost.of(vector)
 
     def _equalised(self, mean: np.ndarray) -> np.ndarray:
         """Log widths above the reference's where b - 2 q x is as steep as costs, at all sites."""
@@ -117,16 +129,23 @@ class Whole(Space):
         now = worth.of(features(self.offsets([at])))[0]
         marginals = self._cost.marginals(at)
         spent, slack = self._cost.of(at), TOLERANCE * self._budget / 4
+        limits = [
+            (cost.marginals(at), most - cost.of(at) + TOLERANCE * most)
+            for _, cost, most in self._cost.limits
+        ]
         for changes in self._steps(at):
             vectors = at + changes
             about = spent + changes @ marginals
             kept = np.all((vectors >= self._lowest) & (vectors <= self._highest), axis=1)
             kept &= (about <= self._budget + slack) & (about >= least - slack)
+            for slope, left in limits:
+                kept &= changes @ slope <= left
             vectors = vectors[kept]
             values = worth.of(features(self.offsets(vectors)))
             order = np.argsort(-values, kind="stable")[:_SHORTLIST]
             for place in order[values[order] > now + 1e-9 * max(abs(now), 1e-3)]:
-                if least <= self._cost.of(vectors[place]) <= self._budget:
+                affordable = least <= self._cost.of(vectors[place]) <= self._budget
+                if affordable and self._cost.within(vectors[place]):
                     return vectors[place]
         return None
 
@@ -142,24 +161,24 @@ class Whole(Space):
             yield self._unit * changes
 
 
-class _ByFormula(Macs):
-    """MACs by the network's formula: tens of thousands are asked for."""
+class _ByFormula(Cost):
+    """A cost by its formula: tens of thousands are asked for."""
 
-    def __init__(self, net: Searchable, formula: MacsModel):
-        super().__init__(net)
-        self._formula = formula
+    def __init__(self, cost: Cost, formula: MacsModel):
+        super().__init__(cost.net)
+        self.name, self.unit, self._formula = cost.name, cost.unit, formula
 
     def of(self, channels: Sequence[int]) -> int:
         return self._formula(channels)
 
 
 def _quick(cost: Cost) -> Cost:
-    """The same cost, faster where that is known how."""
-    net = cost.net
-    formula = net.macs_formula() if type(cost) is Macs else None
-    if formula is None or formula(net.channels) != net.macs(net.channels):
-        return cost
-    return _ByFormula(net, formula)
+    """The same cost, with its limits, faster where that is known how."""
+    formula, own = cost.formula(), cost.net.channels
+    known = formula is not None and formula(own) == cost.of(own)
+    quick = _ByFormula(cost, formula) if known else copy.copy(cost)
+    quick.limits = tuple(limit._replace(cost=_quick(limit.cost)) for limit in cost.limits)
+    return quick
 
 
 def _priced(slopes, curvatures, steep, left, low, high) -> np.ndarray:
