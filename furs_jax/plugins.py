@@ -18,20 +18,22 @@ def names(room: str) -> tuple[str, ...]:
     return tuple(sorted(f.stem for f in folder.glob("*.py") if not f.stem.startswith("_")))
 
 
-def load(room: str, name: str) -> Any:
+def load(room: str, name: str, option: str | None = None) -> Any:
     """The class PLUGIN of a room's module, or that of "my_package.my_module:MyClass".
+
+    `option` named it, by default the room's own, for messages.
 
     Raises:
       ConfigError: there is none.
     """
     if ":" in name:
-        return imported(name, room.removesuffix("s"))
+        return imported(name, option or room.removesuffix("s"))
     if name not in names(room):
         raise ConfigError(f"unknown {name!r}; known {room} are {', '.join(names(room))}")
     return importlib.import_module(f"furs_jax.{room}.{name}").PLUGIN
 
 
-def imported(name: str, option: str) -> Any:
+def imported(name: str, option: str | None = None) -> Any:
     """What "my_package.my_module:MyClass" names; `option` named it, for messages.
 
     Raises:

@@ -93,6 +93,24 @@ def amount(cost: float) -> str:
     return f"{round(cost):,}" if whole else f"{cost:,.5g}"
 
 
+class Scale(NamedTuple):
+    """How amounts of a unit are shown."""
+
+    by: float  # what they are divided by
+    unit: str  # of what is left
+    axis: str
+
+
+def scale_of(unit: str) -> Scale:
+    """Millions of what there are many of: "3 MMACs", on an axis of "million MACs"."""
+    known = {
+        "MACs": Scale(1e6, "MMACs", "million MACs"),
+        "params": Scale(1e6, "M params", "million parameters"),
+        "bytes": Scale(1e6, "MB", "MB of activations"),
+    }
+    return known.get(unit, Scale(1.0, unit, unit))
+
+
 def load_cost(options: CostOptions, net: Searchable) -> Cost:
     """The cost of a network's vectors that `config.cost` says, with its limits.
 
@@ -101,7 +119,7 @@ def load_cost(options: CostOptions, net: Searchable) -> Cost:
     """
 
     def load(name: str) -> Cost:
-        found = plugins.load("costs", name)
+        found = plugins.load("costs", name, "cost.resource")
         cost = plugins.behind(found, Cost, f"cost.resource={name!r}")(net)
         cost.batch_size = options.batch_size
         return cost

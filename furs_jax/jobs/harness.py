@@ -112,6 +112,9 @@ def _begin(run: Run, finals: Sequence[str]) -> None:
     network = record_network(task.net, channels, task.dataset.num_classes)
     data = _record_data(task.dataset)
     told = {"network": network, "data": data, "finals": list(finals)}
+    if run.options.mode not in AS_GIVEN:
+        limits = {name: most for name, _, most in run.cost.limits}
+        told["budget"] = {"most": run.budget, "unit": run.cost.unit, "limits": limits}
     stored = folder.start(as_record(run.options), {"channels": channels, **told, **environment})
     begun = {name: stored.pop(name) or {} for name in told}  # not in runs of earlier versions
     if begun["data"].get("digests", data["digests"]) != data["digests"]:

@@ -14,7 +14,7 @@ from furs_jax.methods import Method
 from furs_jax.objectives import Batch
 from furs_jax.options.schema import AUTO, Options, ReallocateOptions, Recipe
 from furs_jax.run.context import Prepared, Run, derived_seed
-from furs_jax.run.entries import compare_entry, training_macs
+from furs_jax.run.entries import compare_entry, size_text, training_macs
 from furs_jax.run.lines import PER_SITE, best_round, round_phase, selected
 from furs_jax.run.phases import (
     compile_first,
@@ -337,7 +337,7 @@ def round_line(record: Record, rounds: int) -> str:
         if sites
     )
     return (
-        f"round {record['round'] + 1}/{rounds}  {record['macs']:,} MACs  "
+        f"round {record['round'] + 1}/{rounds}  {size_text(record)}  "
         f"train loss {record['train_loss']:.4f}  search loss {record['search_loss']:.4f}  "
         f"search accuracy {100 * record['search_accuracy']:.2f}%\n"
         f"    sites {changed or 'unchanged'}  "

@@ -70,7 +70,9 @@ def _figures(runs: Sequence[RunRecord], draw, each: bool) -> Iterator[tuple[str,
     if are_methods(runs):
         yield "methods", lambda: draw.draw_methods(runs)
     else:
-        yield "accuracy", lambda: draw.draw_accuracy(runs)
+        for unit in dict.fromkeys(("MACs", "params", *(run.allowance.unit for run in runs))):
+            suffix = "" if unit == "MACs" else "_" + re.sub(r"[^A-Za-z0-9]", "_", unit)
+            yield f"accuracy{suffix}", lambda unit=unit: draw.draw_accuracy(runs, unit=unit)
     for run, name in zip(runs, _unique_names(runs), strict=True) if each else ():
         prefix = f"{name}_" if len(runs) > 1 else ""
         yield f"{prefix}network", lambda run=run: _network_figure(run, draw)

@@ -1,4 +1,4 @@
-"""The figure of accuracy against MACs, of runs and of published networks."""
+"""The figures of accuracy against each cost, of runs and of published networks."""
 
 import itertools
 import re
@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
+from furs_jax.costs import scale_of
 from furs_jax.errors import ConfigError
 from furs_jax.report.captions import shortened
 from furs_jax.report.labels import place_labels
@@ -28,16 +29,18 @@ _OURS = {
 OURS = method_title(NETWORK_ADJUSTMENT)
 
 
-def draw_accuracy(runs: Sequence[RunRecord], published: bool = True) -> Figure:
-    """Top-1 on the test split against MACs: original, start and searched network of every run.
+def draw_accuracy(runs: Sequence[RunRecord], published: bool = True, unit: str = "MACs") -> Figure:
+    """Top-1 on the test split against a cost: original, start and searched network of every run.
+
+    The unit is "MACs", "params" or that of the runs' own budgets.
 
     Each data set has a panel, with published figures of the same networks where there are any.
 
     Raises:
-      ConfigError: no run has a final accuracy yet.
+      ConfigError: no run has a final accuracy yet, or none a cost in the unit.
     """
     table = comparison(runs, published)
-    known = [row for row in table.rows if row.top1 is not None and row.macs_m]
+    known = [row for row in table.rows if row.top1 is not None and row.amount(unit)]
     ours = [row for row in known if not row.published]
     if not ours:
         raise ConfigError("no final training has ended yet")
@@ -48,7 +51,8 @@ def draw_accuracy(runs: Sequence[RunRecord], published: bool = True) -> Figure:
         figure, axes, columns = new_panels(len(panels), 3, (0.7, 2.2, 4.2))
         labels = []
         for ax, data in zip(axes, panels, strict=True):
-            labels.append(_draw_panel(ax, [row for row in known if row.data == data], colours))
+            own = [row for row in known if row.data == data]
+            labels.append(_draw_panel(ax, own, colours, unit))
             ax.set_title(shortened(data, (56, 44, 28)[columns - 1]), loc="left")
         axes[(len(panels) - 1) // columns // 2 * columns].set_ylabel("top-1 (%), ± 95 % interval")
         _accuracy_legend(figure, axes, colours)
@@ -64,16 +68,18 @@ def _family(row: Row) -> str:
 
 def _width(row: Row) -> str:
     """ " 0.8x" or " at 3 MMACs", as `RunRecord.title` ends; nothing for the full width."""
-    found = re.search(r" (\d[\d.e-]*x|at \S+ MMACs)$", row.network)
+    found = re.search(r" (\d[\d.e-]*x|at [\d.e+-]+ \D+)$", row.network)
     return found[0] if found else ""
 
 
-def _draw_panel(ax: Axes, rows: Sequence[Row], colours: dict[str, str]) -> tuple[list, list]:
+def _draw_panel(
+    ax: Axes, rows: Sequence[Row], colours: dict[str, str], unit: str
+) -> tuple[list, list]:
     """Draws one data set; returns the labels and lines for `place_labels`."""
     labels, whiskers = [], []
     for (published, family, method), group in _grouped(rows):
-        points = sorted(group, key=lambda row: row.macs_m)
-        x = [row.macs_m for row in points]
+        points = sorted(group, key=lambda row: row.amount(unit))
+        x = [row.amount(unit) for row in points]
         y = [100 * row.top1.mean for row in points]
         # One seed gives no interval: NaN draws none.
         halves = [row.top1.half_width for row in points]
@@ -84,7 +90,7 @@ def _draw_panel(ax: Axes, rows: Sequence[Row], colours: dict[str, str]) -> tuple
         whiskers += [((a, b - e), (a, b + e)) for a, b, e in zip(x, y, reach, strict=True)]
         for row, a, b in zip(points, x, y, strict=True):
             labels.append((a, b, _label(row, published)))
-    low, high = min(row.macs_m for row in rows), max(row.macs_m for row in rows)
+    low, high = (end(row.amount(unit) for row in rows) for end in (min, max))
     if high > 4 * low:
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -96,7 +102,7 @@ def _draw_panel(ax: Axes, rows: Sequence[Row], colours: dict[str, str]) -> tuple
     # Intervals of few seeds reach beyond what an accuracy can be.
     bottom, top = ax.get_ylim()
     ax.set_ylim(max(bottom, 0), min(top, 100.5))
-    ax.set_xlabel("million MACs of one image")
+    ax.set_xlabel(scale_of(unit).axis + (" of one image" if unit == "MACs" else ""))
     ax.grid(axis="y", linewidth=0.3, color="#CCCCCC")
     return [label for label in labels if label[2]], whiskers
 

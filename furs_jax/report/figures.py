@@ -10,15 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
+from furs_jax.costs import scale_of
 from furs_jax.errors import ConfigError
-from furs_jax.report.captions import short_names, site_label
+from furs_jax.report.captions import per, short_names, site_label
 from furs_jax.report.changes import CHANGES, site_changes
 from furs_jax.report.labels import place_labels
 from furs_jax.report.palette import INK, NARROWER, NEUTRAL, WIDER
 from furs_jax.report.run_record import RunRecord
 from furs_jax.report.style import new_figure, save, style
 
-_PER_MMAC = 1e6
 # Of each of `CHANGES`: a colour, a marker, and whether the marker is filled.
 _LOOKS = (
     (WIDER, "^", True),
@@ -38,6 +38,7 @@ def draw_furs(run: RunRecord) -> Figure:
       ConfigError: no round has ended.
     """
     rounds, names = _rounds(run), short_names(run.site_names())
+    scale = scale_of(run.allowance.unit)
     per_row = 1 if len(names) > _FEW_SITES else 2 if len(names) > 13 else 5
     per_row = min(per_row, len(rounds))
     lines = -(-len(rounds) // per_row)
@@ -49,14 +50,14 @@ def draw_furs(run: RunRecord) -> Figure:
             if record is None:
                 ax.axis("off")
             else:
-                _draw_round(ax, record)
+                _draw_round(ax, record, scale.by)
         # The lowest panel of each column has the names, also where the last line is not full.
         for column in range(per_row):
             last = [ax for ax in axes[:, column] if ax.axison][-1]
             _name_sites(last, names)
             last.tick_params(labelbottom=True)
         metric = run.config.get("furs", {}).get("metric", "loss")
-        figure.supylabel(f"FUR ({metric} per MMAC)", fontsize=7.5)
+        figure.supylabel(f"FUR ({metric} per {per(run.allowance.unit)})", fontsize=7.5)
         figure.supxlabel(f"{site_label(names)}; bars are standard errors", fontsize=7.5)
         found = {
             text: handle
@@ -68,10 +69,10 @@ def draw_furs(run: RunRecord) -> Figure:
     return figure
 
 
-def _draw_round(ax: Axes, record: dict) -> None:
-    furs = _PER_MMAC * np.asarray(record["furs"])
+def _draw_round(ax: Axes, record: dict, scale: float) -> None:
+    furs = scale * np.asarray(record["furs"])
     errors = record.get("furs_stderr")
-    errors = np.zeros_like(furs) if errors is None else _PER_MMAC * np.asarray(errors)
+    errors = np.zeros_like(furs) if errors is None else scale * np.asarray(errors)
     changes = zip(CHANGES, _LOOKS, site_changes(record), strict=True)
     for label, (colour, marker, filled), sites in changes:
         if sites:

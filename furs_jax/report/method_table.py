@@ -21,7 +21,8 @@ class MethodRow(NamedTuple):
     method: str
     ft: bool  # begun with trained weights
     kd: bool  # trained with distillation
-    budget_m: float  # millions of the cost's unit
+    budget_m: float  # millions of the unit
+    unit: str  # of the budget
     macs_m: float  # millions, of one image
     theoretical_macs_m: float | None  # of a network that could skip what it knows to be zero
     params_m: float
@@ -113,6 +114,7 @@ def _row(run: RunRecord, uniform: RunRecord | None) -> MethodRow:
         ft=is_fine_tuned(run, _FOUND),
         kd=is_distilled(run.config, _FOUND),
         budget_m=result["budget"] / 1e6,
+        unit=run.unit,
         macs_m=entry["macs"] / 1e6,
         theoretical_macs_m=None if theoretical is None else theoretical / 1e6,
         params_m=entry["params"] / 1e6,
@@ -142,7 +144,7 @@ def _cells(row: MethodRow) -> tuple[Any, ...]:
     theoretical = row.theoretical_macs_m
     return (
         row.network,
-        f"{row.budget_m:.4g}",
+        f"{row.budget_m:.4g}" + ("" if row.unit == "MACs" else f" {row.unit}"),
         row.method,
         "✓" if row.ft else "",
         "✓" if row.kd else "",

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from furs_jax.costs import amount
 from furs_jax.report.captions import MINUS
 from furs_jax.report.charts import NETWORK_STYLES, Mark, mark_chart, span
 from furs_jax.report.markup import Markup, element, join
@@ -90,21 +91,22 @@ def comparison_table(run: RunRecord) -> Markup | None:
     if not networks:
         return None
     forward = _forward(run)
-    timed = ("ms/image",) if forward else ()
-    head = ("network", "MACs", "parameters", *timed, "top-1 %", "top-5 %")
+    own = [] if run.allowance.unit in ("MACs", "params") else [run.allowance.unit]
+    sizes = (*own, "MACs", "parameters", *(["ms/image"] if forward else []))
+    head = ("network", *sizes, "top-1 %", "top-5 %")
     rows = []
     for name, entry in networks.items():
         scores = [_score(entry, key) if entry["seeds"] else "—" for key in METRICS]
-        sizes = [_count(entry[key]) for key in ("macs", "params")]
+        costs = [_count(entry[key]) for key in ("macs", "params")]
         if theoretical := entry.get("theoretical_macs"):
-            sizes[0] += f" ({theoretical:,} if it could skip zeros)"
-        sizes += [image_time(forward, name)] if forward else []
-        rows.append((name, *sizes, *scores))
+            costs[0] += f" ({theoretical:,} if it could skip zeros)"
+        costs += [image_time(forward, name)] if forward else []
+        rows.append((name, *(_count(entry.get("cost")) for _ in own), *costs, *scores))
     for name in ("original", "start"):
         told = run.difference("searched", name) if "searched" in networks else {}
         if told.get("top1"):
             cells = (told[key].format(sign=True) for key in METRICS)
-            rows.append((f"searched {MINUS} {name}", "", "", *("" for _ in timed), *cells))
+            rows.append((f"searched {MINUS} {name}", *("" for _ in sizes), *cells))
     return element(
         "div",
         element(
@@ -121,8 +123,8 @@ def _row(cells: tuple[str, ...]) -> Markup:
     return element("tr", *(element("td", text) for text in cells))
 
 
-def _count(value: int | None) -> str:
-    return "—" if value is None else f"{value:,}"
+def _count(value: float | None) -> str:
+    return "—" if value is None else amount(value)
 
 
 def vectors(run: RunRecord) -> Markup | None:

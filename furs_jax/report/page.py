@@ -8,6 +8,7 @@ import pathlib
 import shlex
 from typing import Any, NamedTuple
 
+from furs_jax.costs import amount
 from furs_jax.errors import WorkdirError
 from furs_jax.options.given import PREFIX
 from furs_jax.options.parse import defaults, flat
@@ -134,8 +135,8 @@ def _section(title: str, content: Markup | None, narrow: bool = False) -> Markup
 def _kind(run: RunRecord) -> str:
     if not run.searches:
         return "Training of one network"
-    unit = (run.result or {}).get("searched", {}).get("unit", "MACs")
-    told = "" if run.budget is None else f" at {run.budget:,.0f} {unit}"
+    allowed = run.allowance
+    told = "" if allowed.budget is None else f" at {amount(allowed.budget)} {allowed.unit}"
     return f"Search by {method_title(run.method)}{told}"
 
 

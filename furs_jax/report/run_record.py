@@ -13,6 +13,7 @@ from typing import Any
 
 from furs_jax.errors import ConfigError, WorkdirError
 from furs_jax.networks.recorded import RecordedNetwork, Size, read_network
+from furs_jax.report.allowance import Allowance, allowance
 from furs_jax.run.folder import Files
 from furs_jax.run.forecast import Forecast, Stage, forecast, stages
 from furs_jax.run.lines import is_reallocation, selected
@@ -94,11 +95,8 @@ class RunRecord:
     def title(self) -> str:
         """Network and width, as in "resnet18 0.8x"."""
         name = printable(self.config["network"].rpartition(":")[2])
-        if (
-            self.config.get("flops_budget") is not None
-            and self.config.get("cost", "macs") == "macs"
-        ):
-            return f"{name} at {self.config['flops_budget'] / 1e6:g} MMACs"
+        if self.allowance.given is not None:
+            return f"{name} at {self.allowance.given}"
         width = self.config["width_multiplier"]
         return name if width == 1 else f"{name} {width:g}x"
 
@@ -162,14 +160,10 @@ class RunRecord:
         elsewhere = self.original != self.start
         return [*["original"] * original, *["start"] * elsewhere, "searched"]
 
-    @property
-    def budget(self) -> float | None:
-        """Of a search, in its cost's unit; None where nothing tells it yet."""
-        if self.result is not None:
-            return self.result.get("budget")
-        if not self.searches or self.config.get("cost", "macs") != "macs":
-            return None
-        return self.config.get("flops_budget") or (self.record and self.record["original"]["macs"])
+    @functools.cached_property
+    def allowance(self) -> Allowance:
+        """What its vectors may cost."""
+        return allowance(self.begun, self.result, self.searches)
 
     @functools.cached_property
     def stages(self) -> list[Stage]:
@@ -299,10 +293,12 @@ def read_run(path: str | os.PathLike) -> RunRecord:
 
 def _check(run: RunRecord) -> None:
     """Raises ValueError, LookupError or TypeError where a file lacks what is read of it."""
-    config, sites = run.config, None
+    config, allowed, sites = run.config, run.allowance, None
     texts = (config["network"], config["data"]["name"])
     counts = (config["search"]["rounds"], config["final"]["seeds"])
-    sizes = (config["width_multiplier"], config.get("flops_budget") or 1)
+    cost = (config.get("flops_budget"), config.get("cost", {}).get("budget"), allowed.budget)
+    known = (n for n in (*cost, *allowed.limits.values()) if n is not None)
+    sizes = (config["width_multiplier"], *known)
     _must(all(isinstance(text, str) for text in texts), "config.json", "a name")
     _must(_numbers([*counts, *sizes]), "config.json", "a number")
     _must(set(run.final_names()) <= set(NETWORKS), "config.json", "a final network's name")

@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from furs_jax.report.captions import short_names, site_label
+from furs_jax.costs import amount, scale_of
+from furs_jax.report.captions import per, short_names, site_label
 from furs_jax.report.changes import CHANGES, site_changes
 from furs_jax.report.charts import (
     NETWORK_STYLES,
@@ -20,11 +21,11 @@ from furs_jax.report.markup import Markup, element, join
 from furs_jax.report.run_record import RunRecord
 from furs_jax.run.forecast import duration
 from furs_jax.run.lines import final_phase
+from furs_jax.run.text import printable
 
 Record = dict[str, Any]
 Curves = dict[str, list[tuple[int, float]]]  # phase -> (epoch, value)
 
-_PER_MMAC = 1e6
 # Classes of page.css for each of `CHANGES`.
 _STYLES = ("wider", "narrower", "wider hollow", "narrower hollow", "same", "same hollow")
 # Parts of a round's seconds.
@@ -43,8 +44,9 @@ def furs(run: RunRecord) -> Markup | None:
     if not run.rounds:
         return None
     names = short_names(run.site_names())
+    scale = scale_of(run.allowance.unit).by
     reach = [
-        _PER_MMAC * (fur + side * error)
+        scale * (fur + side * error)
         for line in run.rounds
         for fur, error in zip(line["furs"], _errors(line), strict=True)
         for side in (-1, 1)
@@ -57,7 +59,8 @@ def furs(run: RunRecord) -> Markup | None:
     folded = [
         element("details", element("summary", f"The {len(early)} rounds before"), _grid(early))
     ]
-    told = "Bars are standard errors. A site with a high FUR uses its MACs well, and is widened."
+    told = f"uses its {run.allowance.unit} well, and is widened."
+    told = f"Bars are standard errors. A site with a high FUR {told}"
     return join(element("p", told, class_="note"), keys, folded if early else None, _grid(late))
 
 
@@ -65,9 +68,10 @@ def _fur_chart(
     run: RunRecord, line: Record, names: Sequence[str], shown: tuple[float, float]
 ) -> Markup:
     errors, marks = _errors(line), []
+    scale = scale_of(run.allowance.unit).by
     for style, sites in zip(_STYLES, site_changes(line), strict=True):
         for site in sites:
-            fur, error = (_PER_MMAC * v for v in (line["furs"][site], errors[site]))
+            fur, error = (scale * v for v in (line["furs"][site], errors[site]))
             widths = f"{line['channels'][site]} channels, then {line['next_channels'][site]}"
             told = f"{names[site]}: {number(fur)} ± {number(error)}; {widths}"
             marks.append(Mark(site, fur, error, style, told))
@@ -78,7 +82,7 @@ def _fur_chart(
         marks,
         list(enumerate(names)),
         site_label(names),
-        f"FUR ({metric} per MMAC)",
+        f"FUR ({metric} per {per(run.allowance.unit)})",
         shown,
         0.0,
     )
@@ -167,40 +171,53 @@ def _one_behind_the_other(found: Curves) -> Curves:
 
 def budget(run: RunRecord) -> Markup | None:
     """What a vector may cost, and what each one does."""
-    result, vectors = run.result or {}, []
-    limit, found = run.budget, result.get("searched", {})
-    unit = found.get("unit", "MACs")
+    result, unit = run.result or {}, run.allowance.unit
+    limit, found = run.allowance.budget, result.get("searched", {})
     rows = []
     if limit is not None:
-        rows.append(("budget", f"{limit:,.0f} {unit}"))
+        rows.append(("budget", f"{amount(limit)} {unit}"))
         if "macs" in found:
             cost = found.get("theoretical_macs", found.get("cost", found["macs"]))
             rows.append(("used by the searched network", f"{100 * cost / limit:.2f} %"))
+    for name, most in run.allowance.limits.items():
+        rows.append((f"limit on {printable(name)}", amount(most)))
+        if name in (used := found.get("limits", {})):
+            share = f"{100 * used[name] / most:.2f} %"
+            rows.append(("of it used by the searched network", share))
     if result.get("search_macs"):
         rows.append(("MACs of the search's trainings", f"{result['search_macs']:.3g}"))
         if result.get("final_macs"):
             share = result["search_macs"] / result["final_macs"]
             rows.append(("final trainings that take as many", f"{share:.2f}"))
-    if run.rounds:
-        vectors = [(0, run.rounds[0]["macs"])]
-        vectors += [(n["round"] + 1, n["next_macs"]) for n in run.rounds]
-    if limit is not None and unit == "MACs":
-        scale, level, label = limit / 100, 100.0, "% of the budget"
-    else:
-        scale, level, label = 1e6, None, "million MACs"
-    marks = [
-        Mark(place, macs / scale, 0.0, "one", f"{place or 'start'}: {macs:,} MACs")
-        for place, macs in vectors
-    ]
-    labels = [(place, str(place or "start")) for place, _ in vectors]
-    chart = (
-        [_figure(mark_chart(marks, labels, "after round", label, None, level), "MACs")]
-        if marks
-        else []
-    )
-    if not rows and not chart:
+    charts = [_cost_chart(run, unit) for unit in dict.fromkeys(("MACs", unit))]
+    charts = [chart for chart in charts if chart is not None]
+    if not rows and not charts:
         return None
-    return _grid([*chart, element("div", facts(rows))] if rows else chart)
+    return _grid([*charts, element("div", facts(rows))] if rows else charts)
+
+
+def _cost_chart(run: RunRecord, unit: str) -> Markup | None:
+    """What the vectors of the rounds cost in a unit, as shares of the budget in it."""
+    if not run.rounds:
+        return None
+    key = {"MACs": "macs", "params": "params"}.get(unit, "cost")
+    costs = [(line["round"], line[key]) for line in run.rounds if key in line]
+    last = len(run.rounds)
+    if unit == "MACs":
+        costs = [(0, run.rounds[0]["macs"])]
+        costs += [(line["round"] + 1, line["next_macs"]) for line in run.rounds]
+    elif run.result is not None and run.result["searched"]["channels"] == run.channels:
+        costs.append((last, run.result["searched"][key]))
+    if run.allowance.budget is not None and unit == run.allowance.unit:
+        scale, level, label = run.allowance.budget / 100, 100.0, "% of the budget"
+    else:
+        (scale, _, label), level = scale_of(unit), None
+    marks = [
+        Mark(place, cost / scale, 0.0, "one", f"{place or 'start'}: {amount(cost)} {unit}")
+        for place, cost in costs
+    ]
+    labels = [(place, str(place or "start")) for place, _ in costs]
+    return _figure(mark_chart(marks, labels, "after round", label, None, level), unit)
 
 
 def times(run: RunRecord) -> Markup | None:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from furs_jax.costs import scale_of
 from furs_jax.report.run_record import NETWORK_ADJUSTMENT, RunRecord
 from furs_jax.run.statistics import FEWEST_SEEDS, Interval, score_text
 from furs_jax.run.text import csv_text, markdown
@@ -33,12 +34,20 @@ class Row(NamedTuple):
     macs_m: float | None  # millions
     params_m: float | None  # millions
     source: str
+    cost: float | None = None  # of another resource that the run's budget is counted in
+    unit: str = "MACs"  # of the budget
     top1_seeds: tuple[float, ...] = ()
     top5_seeds: tuple[float, ...] = ()
 
     @property
     def published(self) -> bool:
         return self.source.startswith("published")
+
+    def amount(self, unit: str) -> float | None:
+        """What it costs in a unit, as `scale_of` shows it; None is not known."""
+        if unit in ("MACs", "params"):
+            return self.macs_m if unit == "MACs" else self.params_m
+        return self.cost / scale_of(unit).by if unit == self.unit and self.cost else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,6 +193,8 @@ def _rows(run: RunRecord) -> list[Row]:
                 macs_m=None if entry["macs"] is None else entry["macs"] / 1e6,
                 params_m=None if entry["params"] is None else entry["params"] / 1e6,
                 source=", ".join(filter(None, told)),
+                cost=entry.get("cost"),
+                unit=run.allowance.unit,
                 top1_seeds=tuple(seed["top1"] for seed in entry["seeds"]),
                 top5_seeds=tuple(seed["top5"] for seed in entry["seeds"]),
             )

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from furs_jax.costs import Cost
+from furs_jax.costs import Cost, amount
 from furs_jax.data.batches import steps_per_epoch
 from furs_jax.data.dataset import AnySplit
 from furs_jax.networks.network import Network
@@ -23,6 +23,12 @@ def vector_entry(net: Network, cost: Cost, channels: Sequence[int]) -> Record:
     """What a vector is and costs."""
     sizes = {"macs": net.macs(channels), "params": net.params(channels)}
     return {"channels": list(channels), **sizes, **cost.record(channels)}
+
+
+def size_text(record: Record) -> str:
+    """What a line's vector costs: MACs, and what else the budget is counted in."""
+    own = f"{amount(record['cost'])} {record['unit']}, " if "cost" in record else ""
+    return f"{own}{record['macs']:,} MACs"
 
 
 def compare_entry(found: Record, expected: Record, name: str) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from furs_jax.run.entries import size_text
+
 Record = dict[str, Any]
 
 _WIDE = 0.8  # an interval of a share that tells nothing
@@ -63,7 +65,7 @@ def training_line(record: Record, most: int) -> str:
     if stays:
         known = "nothing is surely better than the first widths"
     return (
-        f"training {record['round'] + 1}/{most}  {record['macs']:,} MACs  "
+        f"training {record['round'] + 1}/{most}  {size_text(record)}  "
         f"train loss {record['train_loss']:.4f}  search loss {record['search_loss']:.4f}  "
         f"search accuracy {100 * record['search_accuracy']:.2f}%\n"
         f"    {known}  [{spent}]"

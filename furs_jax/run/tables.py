@@ -56,14 +56,14 @@ def result_table(result: Record) -> str:
     """Original, start (where it is another) and searched, with differences and intervals."""
     names = [name for name in ("original", "start", "searched") if name in result]
     unit = result["searched"].get("unit", "MACs")  # MACs are told anyway
+    own = () if unit in ("MACs", "params") else (unit,)
     forward, rows = result.get("forward"), []
     for name in names:
         network = result[name]
-        size = [amount(network[key]) for key in ("cost", "macs", "params") if key in network]
+        size = [amount(network[key]) for key in (*("cost" for _ in own), "macs", "params")]
         size += [image_time(forward, name)] if forward else []
         rows.append((name, *size, *score_cells(network)))
-    sizes = ("MACs", "params") if unit == "MACs" else (unit, "MACs", "params")
-    sizes += ("ms/image",) if forward else ()
+    sizes = (*own, "MACs", "params", *(("ms/image",) if forward else ()))
     verdicts, step, seeds = [], None, len(result["searched"]["seeds"])
     for title, key, reference in (
         ("difference", "difference", "original"),
@@ -82,6 +82,10 @@ def result_table(result: Record) -> str:
             f"test split, {seeds} seed{'s' if seeds > 1 else ''} each; "
             + interval_note(seeds)
             + f"; budget {amount(result['budget'])} {unit}",
+            *(
+                f"beside its limits the searched network has {name} {amount(used)}"
+                for name, used in result["searched"].get("limits", {}).items()
+            ),
             *([_predicted(result["prediction"])] if "prediction" in result else []),
             *(
                 [

@@ -4,6 +4,7 @@ import enum
 import statistics
 from typing import Any, NamedTuple
 
+from furs_jax.costs import amount
 from furs_jax.run.statistics import FEWEST_SEEDS, Interval, ratio_interval, score_text
 
 Record = dict[str, Any]
@@ -107,9 +108,12 @@ def _scores(network: Record) -> str:
 
 
 def _size(found: Record, reference: Record, name: str) -> str:
+    known = [("macs", "MACs"), ("params", "parameters")]
+    if (unit := found.get("unit", "params")) != "params":  # of another resource
+        known.insert(0, ("cost", unit))
     parts = [
-        f"{found[key]:,} {what} ({100 * (found[key] / reference[key] - 1):+.1f} %)"
-        for key, what in (("macs", "MACs"), ("params", "parameters"))
+        f"{amount(found[key])} {what} ({100 * (found[key] / reference[key] - 1):+.1f} %)"
+        for key, what in known
         if found[key] and reference[key]
     ]
     return f"It has {' and '.join(parts)}, compared with the {name}." if parts else ""
