@@ -87,30 +87,6 @@ class Limit(NamedTuple):
     most: float
 
 
-def amount(cost: float) -> str:
-    """A cost: every digit of a whole number, five of another."""
-    whole = isinstance(cost, int) or (cost == round(cost) and abs(cost) < 2**53)
-    return f"{round(cost):,}" if whole else f"{cost:,.5g}"
-
-
-class Scale(NamedTuple):
-    """How amounts of a unit are shown."""
-
-    by: float  # what they are divided by
-    unit: str  # of what is left
-    axis: str
-
-
-def scale_of(unit: str) -> Scale:
-    """Millions of what there are many of: "3 MMACs", on an axis of "million MACs"."""
-    known = {
-        "MACs": Scale(1e6, "MMACs", "million MACs"),
-        "params": Scale(1e6, "M params", "million parameters"),
-        "bytes": Scale(1e6, "MB", "MB of activations"),
-    }
-    return known.get(unit, Scale(1.0, unit, unit))
-
-
 def load_cost(options: CostOptions, net: Searchable) -> Cost:
     """The cost of a network's vectors that `config.cost` says, with its limits.
 

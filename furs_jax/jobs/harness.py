@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from furs_jax.costs import amount
 from furs_jax.data.dataset import Dataset
 from furs_jax.errors import FursError, WorkdirError
 from furs_jax.jobs.compare import check_result
@@ -31,6 +30,7 @@ from furs_jax.run.folder import Workdir
 from furs_jax.run.tables import network_table
 from furs_jax.run.text import printable
 from furs_jax.training.trainer import Task
+from furs_jax.units import amount
 from furs_jax.widths.budget import TOLERANCE
 
 Record = dict[str, Any]

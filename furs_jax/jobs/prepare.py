@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from furs_jax.costs import Cost, amount
+from furs_jax.costs import Cost
 from furs_jax.data import Reading, load_dataset
 from furs_jax.data.dataset import AnySplit, Dataset, Split
 from furs_jax.errors import BudgetError, ConfigError
@@ -31,6 +31,7 @@ from furs_jax.training.loading import load_network
 from furs_jax.training.recipe import check_recipe
 from furs_jax.training.step import check_batch_size
 from furs_jax.training.trainer import Task
+from furs_jax.units import amount
 from furs_jax.widths.bounds import Bounds, site_bounds
 from furs_jax.widths.budget import TOLERANCE, fit_to_budget
 

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from furs_jax.costs import Cost, amount, load_cost
+from furs_jax.costs import Cost, load_cost
 from furs_jax.data.dataset import Dataset
 from furs_jax.errors import BudgetError, ConfigError
 from furs_jax.machine import hosts
@@ -15,6 +15,7 @@ from furs_jax.networks.network import Network
 from furs_jax.options.kinds import Widths
 from furs_jax.options.schema import MAX_WIDTH, Options
 from furs_jax.training.loading import load_channels
+from furs_jax.units import amount
 from furs_jax.widths.bounds import site_bounds
 from furs_jax.widths.budget import TOLERANCE, fit_to_budget
 

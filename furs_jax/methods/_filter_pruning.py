@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from furs_jax.costs import amount
 from furs_jax.errors import ConfigError
 from furs_jax.methods import Channels, Finished, Method
 from furs_jax.networks.filters import (
@@ -18,6 +17,7 @@ from furs_jax.networks.network import Network
 from furs_jax.options.schema import Options
 from furs_jax.run.context import Prepared, Run
 from furs_jax.training.step import TrainState
+from furs_jax.units import amount
 from furs_jax.widths.bounds import site_bounds
 from furs_jax.widths.kept import removed_within
 

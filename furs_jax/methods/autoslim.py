@@ -11,7 +11,6 @@ not searched; the last removal overshoots the budget, which single channels then
 import time
 from collections.abc import Sequence
 
-from furs_jax.costs import amount
 from furs_jax.errors import ConfigError
 from furs_jax.machine import hosts
 from furs_jax.machine.programs import release_programs
@@ -25,6 +24,7 @@ from furs_jax.run.phases import train_phase
 from furs_jax.training.slimmable import Sandwich, whole_batches, width_losses
 from furs_jax.training.step import TrainState
 from furs_jax.training.trainer import make_trainer
+from furs_jax.units import amount
 from furs_jax.widths.bounds import fixed_sites, site_bounds
 from furs_jax.widths.budget import fit_to_budget
 from furs_jax.widths.slimming import ladders, replay, share_of, slim

@@ -70,7 +70,8 @@ def _figures(runs: Sequence[RunRecord], draw, each: bool) -> Iterator[tuple[str,
     if are_methods(runs):
         yield "methods", lambda: draw.draw_methods(runs)
     else:
-        for unit in dict.fromkeys(("MACs", "params", *(run.allowance.unit for run in runs))):
+        others = ("params", *(run.allowance.unit for run in runs)) if _trained(runs) else ()
+        for unit in dict.fromkeys(("MACs", *others)):
             suffix = "" if unit == "MACs" else "_" + re.sub(r"[^A-Za-z0-9]", "_", unit)
             yield f"accuracy{suffix}", lambda unit=unit: draw.draw_accuracy(runs, unit=unit)
     for run, name in zip(runs, _unique_names(runs), strict=True) if each else ():
@@ -79,6 +80,11 @@ def _figures(runs: Sequence[RunRecord], draw, each: bool) -> Iterator[tuple[str,
         if run.searches and (run.rounds or run.method == NETWORK_ADJUSTMENT):
             yield f"{prefix}furs", lambda run=run: draw.draw_furs(run)
             yield f"{prefix}channels", lambda run=run: draw.draw_channels(run)
+
+
+def _trained(runs: Sequence[RunRecord]) -> bool:
+    """Whether any has a final accuracy."""
+    return any(run.finals for run in runs)
 
 
 def _network_figure(run: RunRecord, draw):

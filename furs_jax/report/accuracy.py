@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from furs_jax.costs import scale_of
 from furs_jax.errors import ConfigError
 from furs_jax.report.captions import shortened
 from furs_jax.report.labels import place_labels
@@ -17,6 +16,7 @@ from furs_jax.report.palette import INK, NEUTRAL, SERIES
 from furs_jax.report.run_record import NETWORK_ADJUSTMENT, RunRecord
 from furs_jax.report.style import legend_text, mix, new_panels, style
 from furs_jax.report.table4 import ORIGINAL, START, TRAINED, Row, comparison, method_title
+from furs_jax.units import scale_of
 
 # Of our networks: marker, its size, the line between budgets, the interval's width, order.
 _OURS = {
@@ -77,7 +77,7 @@ def _draw_panel(
 ) -> tuple[list, list]:
     """Draws one data set; returns the labels and lines for `place_labels`."""
     labels, whiskers = [], []
-    for (published, family, method), group in _grouped(rows):
+    for (published, family, method, _), group in _grouped(rows):
         points = sorted(group, key=lambda row: row.amount(unit))
         x = [row.amount(unit) for row in points]
         y = [100 * row.top1.mean for row in points]
@@ -141,10 +141,11 @@ def _label(row: Row, published: bool) -> str:
     return ", ".join(filter(None, [told if searched else row.method, *trained]))
 
 
-def _grouped(rows: Sequence[Row]) -> list[tuple[tuple[bool, str, str], list[Row]]]:
-    groups: dict[tuple[bool, str, str], list[Row]] = {}
+def _grouped(rows: Sequence[Row]) -> list[tuple[tuple[bool, str, str, str], list[Row]]]:
+    """Rows of one line: of a network and a method, at budgets in one unit."""
+    groups: dict[tuple[bool, str, str, str], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row.published, _family(row), row.method), []).append(row)
+        groups.setdefault((row.published, _family(row), row.method, row.unit), []).append(row)
     return list(groups.items())
 
 

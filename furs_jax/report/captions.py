@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 
-from furs_jax.costs import scale_of
 from furs_jax.run.text import printable
 
 MINUS = "\N{MINUS SIGN}"
@@ -24,11 +23,6 @@ def site_label(names: Sequence[str]) -> str:
     """What an axis of sites with such short names is called."""
     staged = all(re.fullmatch(r"\d+\.\d+\.\w+", name) for name in names)
     return "site (stage.block.layer)" if staged else "site"
-
-
-def per(unit: str) -> str:
-    """What a FUR is shown per: "MMAC", "M params"."""
-    return "MMAC" if unit == "MACs" else scale_of(unit).unit
 
 
 def shortened(text: str, most: int) -> str:

@@ -114,7 +114,7 @@ def _row(run: RunRecord, uniform: RunRecord | None) -> MethodRow:
         ft=is_fine_tuned(run, _FOUND),
         kd=is_distilled(run.config, _FOUND),
         budget_m=result["budget"] / 1e6,
-        unit=run.unit,
+        unit=run.allowance.unit,
         macs_m=entry["macs"] / 1e6,
         theoretical_macs_m=None if theoretical is None else theoretical / 1e6,
         params_m=entry["params"] / 1e6,

@@ -8,7 +8,6 @@ import pathlib
 import shlex
 from typing import Any, NamedTuple
 
-from furs_jax.costs import amount
 from furs_jax.errors import WorkdirError
 from furs_jax.options.given import PREFIX
 from furs_jax.options.parse import defaults, flat
@@ -20,6 +19,7 @@ from furs_jax.report.run_record import RunRecord
 from furs_jax.report.table4 import method_title
 from furs_jax.run.folder import Files
 from furs_jax.run.forecast import clock, duration
+from furs_jax.units import amount
 
 PAGE = pathlib.Path("report", "index.html")  # in a run's folder
 _AGAIN = 20  # seconds after which a browser reads the page of a running run again
@@ -111,11 +111,12 @@ def _parts(run: RunRecord) -> list[Markup | None]:
     """All sections; of narrow ones two stand side by side where there is room."""
     networks = join(outcome.comparison_table(run), outcome.vectors(run)) or None
     few = len(run.channels or ()) <= sections.MOST_ROWS
+    counts_macs = run.allowance.unit == "MACs"
     return [
         _section("Was it worth it?" if run.searches else "What came of it", outcome.worth(run)),
         _section("Original and searched" if run.searches else "The network", networks),
         _section("Widths before and after", network_blocks(run) if run.searches else None),
-        _section("FLOPs utilisation ratios", sections.furs(run)),
+        _section(f"{'FLOPs u' if counts_macs else 'U'}tilisation ratios", sections.furs(run)),
         _section("Widths over the rounds", sections.widths(run), narrow=few),
         _section("Budget", sections.budget(run), narrow=few),
         _section("Curves", sections.training_curves(run)),

@@ -4,11 +4,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from furs_jax.costs import Cost, amount
+from furs_jax.costs import Cost
 from furs_jax.data.batches import steps_per_epoch
 from furs_jax.data.dataset import AnySplit
 from furs_jax.networks.network import Network
 from furs_jax.options.schema import Recipe
+from furs_jax.units import amount
 
 Record = dict[str, Any]
 

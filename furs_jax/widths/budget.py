@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from furs_jax.costs import Cost, amount
+from furs_jax.costs import Cost
 from furs_jax.costs.macs import Macs
 from furs_jax.errors import BudgetError, ConfigError
 from furs_jax.networks.searchable import Searchable
+from furs_jax.units import amount
 
 Channels = tuple[int, ...]
 

@@ -21,7 +21,7 @@ def test_a_training_is_a_row_and_a_figure(tmp_path, capsys, init_from):
     main([str(run.path)])
     assert capsys.readouterr().err == ""
     names = {path.stem for path in (run.path / "report").glob("*.png")}
-    assert names == {"accuracy", "network"}
+    assert names == {"accuracy", "accuracy_params", "network"}
 
 
 def test_a_report_imports_nothing_that_the_run_names(tmp_path, capsys, monkeypatch):
@@ -62,7 +62,7 @@ def test_the_command_writes_tables_and_figures(tmp_path, capsys):
     output = capsys.readouterr()
     assert output.err == ""
     names = {path.name for path in (run.path / "report").iterdir()}
-    figures = ("accuracy", "network", "furs", "channels")
+    figures = ("accuracy", "accuracy_params", "network", "furs", "channels")
     assert names == {"index.html", "report.md", "table.csv"} | {
         f"{figure}.{kind}" for figure in figures for kind in ("png", "svg")
     }

@@ -76,7 +76,7 @@ def test_the_command_writes_events_with_the_figures(tmp_path):
     run = fake_run(tmp_path / "r", rounds=1)
     main([str(run.path), f"--tensorboard={tmp_path / 'events'}"])
     tags = {tag for group, tag in written(tmp_path / "events") if group == "pictures"}
-    assert tags == {"accuracy", "network", "furs", "channels"}
+    assert tags == {"accuracy", "accuracy_params", "network", "furs", "channels"}
 
 
 def test_a_missing_extra_is_named(tmp_path, monkeypatch):

@@ -66,7 +66,8 @@ def test_no_text_of_a_run_s_files_means_anything_in_markdown(tmp_path, capsys):
     assert not re.search(r"(?<!\\)[`$*~\[\]]|<|(?<!\\)_em", body.replace("[31m", "[31m")), body
     assert page.count("# ") == 1
     assert [line for line in page.splitlines() if line.startswith("![")] == [
-        f"![{name}]({name}.png)" for name in ("accuracy", "network", "furs", "channels")
+        f"![{name}]({name}.png)"
+        for name in ("accuracy", "accuracy_params", "network", "furs", "channels")
     ]
 
 

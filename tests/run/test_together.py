@@ -47,7 +47,7 @@ def run_in(path, task, stop=None):
     workdir = Workdir(path, as_record(options))
     workdir.start(as_record(options), {})
     given = workdir, Console(True), CompileClock(), stop or Stop()
-    yield Run(options, task, None, 0.0, (), NET, *given)
+    yield Run(options, task, None, 0.0, (), NET, None, *given)
     workdir.close()
 
 
