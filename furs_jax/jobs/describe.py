@@ -8,8 +8,8 @@ from furs_jax.jobs.prepare import prepare
 from furs_jax.jobs.vectors import given_channels, initial_network, start_vector
 from furs_jax.machine.stop import Stop
 from furs_jax.options.schema import Options
+from furs_jax.options.units import amount
 from furs_jax.run.tables import network_table
-from furs_jax.units import amount
 
 
 def perform(options: Options, workdir: str | None = None, stop: Stop | None = None) -> None:

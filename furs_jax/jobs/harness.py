@@ -23,6 +23,7 @@ from furs_jax.networks.recording import record_network
 from furs_jax.options.given import Given
 from furs_jax.options.parse import as_record
 from furs_jax.options.schema import Options
+from furs_jax.options.units import amount
 from furs_jax.report.watch import Watch
 from furs_jax.run.console import Console
 from furs_jax.run.context import Run
@@ -30,7 +31,6 @@ from furs_jax.run.folder import Workdir
 from furs_jax.run.tables import network_table
 from furs_jax.run.text import printable
 from furs_jax.training.trainer import Task
-from furs_jax.units import amount
 from furs_jax.widths.budget import TOLERANCE
 
 Record = dict[str, Any]

@@ -25,13 +25,13 @@ from furs_jax.methods import Method, load_method
 from furs_jax.networks.network import Network
 from furs_jax.objectives import load_objective
 from furs_jax.options.schema import FRESH, DataOptions, Options
+from furs_jax.options.units import amount
 from furs_jax.run.context import Prepared
 from furs_jax.training.distill import ORIGINAL
 from furs_jax.training.loading import load_network
 from furs_jax.training.recipe import check_recipe
 from furs_jax.training.step import check_batch_size
 from furs_jax.training.trainer import Task
-from furs_jax.units import amount
 from furs_jax.widths.bounds import Bounds, site_bounds
 from furs_jax.widths.budget import TOLERANCE, fit_to_budget
 

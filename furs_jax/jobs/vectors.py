@@ -14,8 +14,8 @@ from furs_jax.networks import get_network
 from furs_jax.networks.network import Network
 from furs_jax.options.kinds import Widths
 from furs_jax.options.schema import MAX_WIDTH, Options
+from furs_jax.options.units import amount
 from furs_jax.training.loading import load_channels
-from furs_jax.units import amount
 from furs_jax.widths.bounds import site_bounds
 from furs_jax.widths.budget import TOLERANCE, fit_to_budget
 

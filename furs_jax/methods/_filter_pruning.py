@@ -15,9 +15,9 @@ from furs_jax.networks.filters import (
 )
 from furs_jax.networks.network import Network
 from furs_jax.options.schema import Options
+from furs_jax.options.units import amount
 from furs_jax.run.context import Prepared, Run
 from furs_jax.training.step import TrainState
-from furs_jax.units import amount
 from furs_jax.widths.bounds import site_bounds
 from furs_jax.widths.kept import removed_within
 

@@ -18,13 +18,13 @@ from furs_jax.methods import Channels, Method, Record
 from furs_jax.networks.axes import grows_in_front
 from furs_jax.networks.network import Network
 from furs_jax.options.schema import Options
+from furs_jax.options.units import amount
 from furs_jax.run.context import Prepared, Run
 from furs_jax.run.entries import compare_entry, training_macs, vector_entry
 from furs_jax.run.phases import train_phase
 from furs_jax.training.slimmable import Sandwich, whole_batches, width_losses
 from furs_jax.training.step import TrainState
 from furs_jax.training.trainer import make_trainer
-from furs_jax.units import amount
 from furs_jax.widths.bounds import fixed_sites, site_bounds
 from furs_jax.widths.budget import fit_to_budget
 from furs_jax.widths.slimming import ladders, replay, share_of, slim

@@ -10,13 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from furs_jax.errors import ConfigError
+from furs_jax.options.units import scale_of
 from furs_jax.report.captions import shortened
 from furs_jax.report.labels import place_labels
 from furs_jax.report.palette import INK, NEUTRAL, SERIES
 from furs_jax.report.run_record import NETWORK_ADJUSTMENT, RunRecord
 from furs_jax.report.style import legend_text, mix, new_panels, style
 from furs_jax.report.table4 import ORIGINAL, START, TRAINED, Row, comparison, method_title
-from furs_jax.units import scale_of
 
 # Of our networks: marker, its size, the line between budgets, the interval's width, order.
 _OURS = {

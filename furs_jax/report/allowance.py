@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from furs_jax.options.units import scale_of
 from furs_jax.run.text import printable
-from furs_jax.units import scale_of
 
 Record = dict[str, Any]
 

@@ -11,13 +11,13 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from furs_jax.errors import ConfigError
+from furs_jax.options.units import per, scale_of
 from furs_jax.report.captions import short_names, site_label
 from furs_jax.report.changes import CHANGES, site_changes
 from furs_jax.report.labels import place_labels
 from furs_jax.report.palette import INK, NARROWER, NEUTRAL, WIDER
 from furs_jax.report.run_record import RunRecord
 from furs_jax.report.style import new_figure, save, style
-from furs_jax.units import per, scale_of
 
 # Of each of `CHANGES`: a colour, a marker, and whether the marker is filled.
 _LOOKS = (

@@ -2,13 +2,13 @@
 
 from typing import Any
 
+from furs_jax.options.units import amount
 from furs_jax.report.captions import MINUS
 from furs_jax.report.charts import NETWORK_STYLES, Mark, mark_chart, span
 from furs_jax.report.markup import Markup, element, join
 from furs_jax.report.run_record import METRICS, RunRecord
 from furs_jax.run.statistics import Interval, score_text
 from furs_jax.run.verdict import Judgement, image_time, judge, next_step
-from furs_jax.units import amount
 
 Record = dict[str, Any]
 

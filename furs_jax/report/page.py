@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from furs_jax.errors import WorkdirError
 from furs_jax.options.given import PREFIX
 from furs_jax.options.parse import defaults, flat
+from furs_jax.options.units import amount
 from furs_jax.report import outcome, sections
 from furs_jax.report.command import run_command
 from furs_jax.report.markup import Markup, element, join
@@ -19,7 +20,6 @@ from furs_jax.report.run_record import RunRecord
 from furs_jax.report.table4 import method_title
 from furs_jax.run.folder import Files
 from furs_jax.run.forecast import clock, duration
-from furs_jax.units import amount
 
 PAGE = pathlib.Path("report", "index.html")  # in a run's folder
 _AGAIN = 20  # seconds after which a browser reads the page of a running run again

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from furs_jax.options.units import amount, per, scale_of
 from furs_jax.report.captions import short_names, site_label
 from furs_jax.report.changes import CHANGES, site_changes
 from furs_jax.report.charts import (
@@ -21,7 +22,6 @@ from furs_jax.report.run_record import RunRecord
 from furs_jax.run.forecast import duration
 from furs_jax.run.lines import final_phase
 from furs_jax.run.text import printable
-from furs_jax.units import amount, per, scale_of
 
 Record = dict[str, Any]
 Curves = dict[str, list[tuple[int, float]]]  # phase -> (epoch, value)

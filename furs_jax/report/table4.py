@@ -9,10 +9,10 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from furs_jax.options.units import scale_of
 from furs_jax.report.run_record import NETWORK_ADJUSTMENT, RunRecord
 from furs_jax.run.statistics import FEWEST_SEEDS, Interval, score_text
 from furs_jax.run.text import csv_text, markdown
-from furs_jax.units import scale_of
 
 ORIGINAL = "original"
 START = "start"  # of a search from other widths

@@ -9,7 +9,7 @@ from furs_jax.data.batches import steps_per_epoch
 from furs_jax.data.dataset import AnySplit
 from furs_jax.networks.network import Network
 from furs_jax.options.schema import Recipe
-from furs_jax.units import amount
+from furs_jax.options.units import amount
 
 Record = dict[str, Any]
 

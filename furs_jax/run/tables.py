@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from furs_jax.networks.network import Network
+from furs_jax.options.units import amount
 from furs_jax.run.statistics import FEWEST_SEEDS, Interval, score_text, shown
 from furs_jax.run.text import printable
 from furs_jax.run.verdict import image_time, judge, next_step
-from furs_jax.units import amount
 
 Record = dict[str, Any]
 

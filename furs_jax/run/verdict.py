@@ -4,8 +4,8 @@ import enum
 import statistics
 from typing import Any, NamedTuple
 
+from furs_jax.options.units import amount
 from furs_jax.run.statistics import FEWEST_SEEDS, Interval, ratio_interval, score_text
-from furs_jax.units import amount
 
 Record = dict[str, Any]
 

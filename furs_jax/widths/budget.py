@@ -11,7 +11,7 @@ from furs_jax.costs import Cost
 from furs_jax.costs.macs import Macs
 from furs_jax.errors import BudgetError, ConfigError
 from furs_jax.networks.searchable import Searchable
-from furs_jax.units import amount
+from furs_jax.options.units import amount
 
 Channels = tuple[int, ...]
 
