@@ -12,6 +12,7 @@ class Equal(Method):
 
     def search(self, run):
         equal = [max(run.start)] * len(run.start)
-        found = fit_to_budget(run.task.net, equal, run.budget, 1, cost=run.cost)
+        bounds = run.bounds._asdict()
+        found = fit_to_budget(run.task.net, equal, run.budget, cost=run.cost, **bounds)
         run.console.print(f"equal widths: {found}")
         return found
