@@ -23,7 +23,7 @@ def get_config(argument: str = ""):
     config.train.epochs = config.final.train.epochs = 2
     config.response.max_trainings = config.search.rounds = TRAININGS
     config.search.warm_epochs = 2
-    config.final.seeds = 6
+    config.final.seeds = 10
     config.final.original = False
     return adapt(config, argument)
 
