@@ -2,9 +2,12 @@
 
 import json
 import os
+import re
+import textwrap
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import furs_jax
 from furs_jax.data import load_dataset
@@ -13,6 +16,7 @@ from furs_jax.machine.sealed import read_json
 from furs_jax.networks import get_network
 from furs_jax.training.checkpoint import Checkpoints
 from furs_jax.training.step import TrainState
+from tests import ROOT
 from tests.conftest import random_variables
 from tests.data.encoded import encoded
 from tests.fake_runs import fake_run
@@ -67,6 +71,23 @@ def test_the_network_that_was_asked_for_is_written(run, given, phase, capsys):
     *files, last = capsys.readouterr().out.splitlines()
     assert [line.rpartition("/")[2] for line in files] == sorted(os.listdir(folder))
     assert last.startswith("verified with Python 3.")
+
+
+def test_readme_s_block_runs_the_file_on_an_image(run, tmp_path, monkeypatch, capsys):
+    section = (ROOT / "README.md").read_text().partition("## Take it away")[2]
+    blocks = re.findall(r"\n\n((?: {4}.*\n|\n)+)", section)
+    (block,) = (block for block in blocks if "InferenceSession" in block)
+    monkeypatch.chdir(tmp_path)
+    pixels = load_dataset("digits").test.images[:1]
+    Image.fromarray(pixels[0, ..., 0]).resize((90, 120)).save("my_digit.jpg")
+    main([str(run), "--format=onnx", "--out=runs/demo/export/searched_0_onnx"])
+    capsys.readouterr()
+    names = {}
+    exec(compile(textwrap.dedent(block), "README.md", "exec"), names)
+    image = np.asarray(Image.open("my_digit.jpg").resize((8, 8)))[None, ..., None]
+    found = furs_jax.load(run).logits(image)
+    np.testing.assert_allclose(names["logits"], found, atol=1e-4)
+    assert capsys.readouterr().out.strip() == str(found.argmax())
 
 
 def test_a_network_of_its_own_file_needs_a_place_and_images(tmp_path, monkeypatch):
