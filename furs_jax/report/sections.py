@@ -189,7 +189,7 @@ def budget(run: RunRecord) -> Markup | None:
         if result.get("final_macs"):
             share = result["search_macs"] / result["final_macs"]
             rows.append(("final trainings that take as many", f"{share:.2f}"))
-    charts = [_cost_chart(run, unit) for unit in dict.fromkeys(("MACs", unit))]
+    charts = [_cost_chart(run, unit) for unit in dict.fromkeys((unit, "MACs"))]
     charts = [chart for chart in charts if chart is not None]
     if not rows and not charts:
         return None
