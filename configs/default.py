@@ -153,6 +153,9 @@ def search() -> ml_collections.ConfigDict:
     options.patience = 0
     # End when no two sites' FURs surely differ: equal ones are taken to differ in 5 % of cases
     options.stop_when_equal = False
+    # Move whole blocks, too: after a round the stage whose last block gives most per MAC gets one
+    # more, and that whose last block gives least loses it, where they surely differ
+    options.blocks = False
     return options
 
 
@@ -221,6 +224,9 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     # Of the stem and all sites. What a config file sets is for the networks of this package: one of
     # your own, "my_module:MyNet", keeps its widths unless this is given.
     config.width_multiplier = 1.0
+    # Blocks in each stage, as in "(1,3,2)": of networks whose stages may have other numbers than
+    # theirs, docs/BLOCKS.md. None: the network's own.
+    config.depths = config_dict.placeholder(tuple)
     # MACs of one image that the search may spend: config.cost.budget where the resource is MACs.
     config.flops_budget = config_dict.placeholder(float)
     # The widths to begin with, one for each site, or a single one for all. A search and its

@@ -24,10 +24,13 @@ class FanOut(NamedTuple):
     and pass all sides of a sum or a concatenation through `match_streams`.
 
     Attributes:
-      gates: one array per site, shape (R, N, 1, 1, C_l), N being the images of one stream.
+      gates: one array per site, shape (R, N, 1, 1, C_l), N being the images of one stream; or
+        (R, N, 1, 1, 1), one number for all of a site's channels.
+      sites: what the gates are of, in order; None: of every site.
     """
 
     gates: tuple[jax.Array, ...]
+    sites: tuple[int, ...] | None = None
 
     def split(self, outputs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The network's outputs, shape ((1 + L R) N, K), as (N, K) and (L, R, N, K)."""
@@ -44,6 +47,10 @@ class FanOut(NamedTuple):
 
     def apply(self, x: jax.Array, site: int) -> jax.Array:
         """x with the site's streams gated, which join the stack where they have not yet."""
+        if self.sites is not None:
+            if site not in self.sites:
+                return x
+            site = self.sites.index(site)
         value = self.gates[site].astype(x.dtype)
         draws, images = value.shape[:2]
         start, stop = images * (1 + site * draws), images * (1 + (site + 1) * draws)

@@ -18,7 +18,7 @@ from furs_jax.bench.retrain import retrain
 from furs_jax.costs.macs import Macs
 from furs_jax.errors import ConfigError
 from furs_jax.jobs.harness import run_in_folder
-from furs_jax.methods.network_adjustment import step_widths
+from furs_jax.methods._following import step_widths
 from furs_jax.networks.network import Network
 from furs_jax.options.schema import Options
 from furs_jax.run.context import Run

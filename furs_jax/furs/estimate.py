@@ -25,6 +25,7 @@ from furs_jax.furs.steps import (
     evaluate_branches,
     evaluate_passes,
     gate_gradients,
+    gated_at,
     make_dropout_step,
     make_fisher_step,
 )
@@ -41,6 +42,18 @@ _DRAWS_PER_PASS = 5
 # XLA keeps more alive than the trace's own order would: on CPU 1.1 to 2.35 times as much (ResNets
 # up to 1.7, MBConv 2.1, DenseNet 2.35).
 _MEMORY_MARGIN = 2.5
+
+
+class Branches(NamedTuple):
+    """Whole residual branches, which are dropped in place of channels.
+
+    Attributes:
+      sites: of the blocks' last layers, one for each branch; see `gated_at`.
+      costs: what the network spends on each.
+    """
+
+    sites: tuple[int, ...]
+    costs: np.ndarray
 
 
 class Estimator(NamedTuple):
@@ -122,6 +135,7 @@ def make_estimate(
     channels: Sequence[int],
     *,
     cost: Cost | None = None,
+    branches: Branches | None = None,
     fan_out: bool = True,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -135,6 +149,7 @@ def make_estimate(
     Args:
       net, channels: as of `estimate_furs`.
       cost: what FURs are per unit of, and each site loses alike; by default MACs.
+      branches: what is measured in place of sites, L of them: an image goes without a whole branch.
       fan_out: see `make_dropout_step`.
       mean, std: of the data set (`furs_jax.data.Dataset`), by which uint8 images are normalised.
       preprocess: in their place, any function from the batches' images to what the network takes.
@@ -153,6 +168,7 @@ def make_estimate(
         net,
         tuple(int(c) for c in channels),
         cost or Macs(net),
+        branches,
         preprocessing(preprocess, mean, std, net.image_shape),
         functools.partial(check_batch, net, preprocess is not None, mean is not None),
         devices or jax.devices(),
@@ -166,27 +182,29 @@ class Estimate:
 
     def __init__(
         self, estimator: Estimator, net: Network, channels: tuple[int, ...], cost: Cost,
-        preprocess: Callable, check: Callable[[Batch], Batch], devices: Sequence[jax.Device],
-        dtype: np.dtype | str, fan_out: bool,
+        branches: Branches | None, preprocess: Callable, check: Callable[[Batch], Batch],
+        devices: Sequence[jax.Device], dtype: np.dtype | str, fan_out: bool,
     ):  # fmt: skip
         """See `make_estimate`; `check` returns a batch that can be used, or raises."""
-        self._estimator, self._channels, self._fan_out = estimator, channels, fan_out
+        self._estimator, self._fan_out = estimator, fan_out
         self._check, self._devices = check, devices
-        marginal = cost.smoothed(channels)
+        widths = (1,) * len(branches.sites) if branches else channels  # of the gates
+        marginal = branches.costs if branches else cost.smoothed(channels)
         if not np.all(marginal > 0):
             raise ConfigError(
                 f"FURs are accuracy by what a channel costs, and at some sites one costs no "
                 f"{cost.unit}: its class needs `smoothed` (furs_jax/costs/__init__.py)"
             )
-        self._rates = drop_rates(channels, marginal, estimator.base_drop_rate)
-        self._removed = self._rates * np.asarray(channels) * marginal
+        self._widths, self._rates = widths, drop_rates(widths, marginal, estimator.base_drop_rate)
+        self._removed = self._rates * np.asarray(widths) * marginal
         module = net.module(channels, dtype=dtype)
 
         def apply(variables: Variables, images: jax.Array, gates: Gates) -> jax.Array:
             return module.apply(variables, preprocess(images), gates)
 
-        self._apply = apply
-        self._step = data_parallel(_make_step(apply, channels, estimator, fan_out), devices)
+        self._apply = gated_at(apply, branches.sites, len(channels)) if branches else apply
+        step = _make_step(self._apply, widths, estimator, fan_out)
+        self._step = data_parallel(step, devices)
         self._limits: dict[Any, int] = {}
 
     def __call__(
@@ -233,7 +251,7 @@ class Estimate:
             image = jax.ShapeDtypeStruct((1, *batch["image"].shape[1:]), batch["image"].dtype)
             if image not in self._limits:
                 needed = bytes_per_image(
-                    self._apply, variables, image, self._channels, self._estimator, self._fan_out
+                    self._apply, variables, image, self._widths, self._estimator, self._fan_out
                 )
                 platform = self._devices[0].platform
                 within = images_within(self._estimator.memory_gib, needed, platform)

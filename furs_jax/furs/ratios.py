@@ -26,12 +26,14 @@ class FURs(NamedTuple):
     images: int  # measured on
     drawn_share: float  # of the variance of `furs`: made by the draws; NaN after a single pass
     narrowed: float  # furs_stderr over that of the first pass alone; medians of the sites
+    apart: np.ndarray  # shape (L, L): of every two sites' furs, in standard errors of it
 
     def as_json(self) -> dict[str, Any]:
-        """Lists and numbers; None where the method doesn't tell."""
+        """Lists and numbers but `apart`; None where the method doesn't tell."""
         return {
             name: None if np.all(np.isnan(value)) else np.asarray(value).tolist()
-            for name, value in self._asdict().items()
+            for name, value in self._replace(apart=None)._asdict().items()
+            if value is not None
         }
 
 

@@ -173,7 +173,7 @@ def summary(base: np.ndarray, found: Sums, rates: np.ndarray, draws: int, num_la
     loss, errors = base.mean(axis=-1)
     ratios, drawn = found.ratios / found.weight, found.drawn()
     furs, furs_stderr = _mean_and_stderr(ratios)
-    tiny, share, apart = np.finfo(float).tiny, np.nan, separation(ratios, num_layers)
+    tiny, share, separated = np.finfo(float).tiny, np.nan, separation(ratios, num_layers)
     if drawn is not None:
         share = np.median(np.diag(drawn) / found.weight / np.maximum(furs_stderr**2, tiny))
     return FURs(
@@ -188,8 +188,9 @@ def summary(base: np.ndarray, found: Sums, rates: np.ndarray, draws: int, num_la
         accuracy=float(1 - errors),
         draws=draws,
         spread=spread(ratios),
-        separation=apart if math.isfinite(apart) else np.nan,
+        separation=separated if math.isfinite(separated) else np.nan,
         images=ratios.shape[1],
         drawn_share=float(np.clip(share, 0.0, 1.0)),
         narrowed=float(np.median(furs_stderr) / max(np.median(found.first), tiny)),
+        apart=_standardised(ratios),
     )

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from furs_jax.gates import FanOut, dropout_gates, sample_noise
+from furs_jax.gates import FanOut, Gates, dropout_gates, sample_noise
 from furs_jax.objectives import Batch, Variables, correct, image_losses
 from furs_jax.training.step import AXIS, Apply
 
@@ -59,6 +59,24 @@ def evaluate_branches(
     """As `evaluate_passes`, by branches off one pass (see `FanOut`): about half the work."""
     fan = FanOut(tuple(gates))
     return fan.split(apply(variables, images, fan))
+
+
+def gated_at(apply: Apply, sites: Sequence[int], count: int) -> Apply:
+    """The network as a function of the gates of these sites alone, of its `count`.
+
+    A gate of shape (N, 1, 1, 1) covers all of a site's channels. Where that is a block's last
+    layer, and the shortcut is not gated with it, the whole branch is dropped.
+    """
+
+    def gated(variables: Variables, images: jax.Array, gates: Gates) -> jax.Array:
+        if isinstance(gates, FanOut):
+            gates = gates._replace(sites=tuple(sites))
+        elif gates is not None:
+            own = dict(zip(sites, gates, strict=True))
+            gates = [own.get(site, jnp.float32(1)) for site in range(count)]
+        return apply(variables, images, gates)
+
+    return gated
 
 
 def make_dropout_step(

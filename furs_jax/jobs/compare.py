@@ -263,7 +263,8 @@ def _compile_into_cache(run: Run, training: _Training) -> None:
 
 def _size(run: Run, net: Network) -> Record:
     """What a network's vector is and costs."""
-    return vector_entry(net, run.cost.on(net), net.channels)
+    depths = {"depths": list(net.depths)} if run.options.tells_depths else {}
+    return {**vector_entry(net, run.cost.on(net), net.channels), **depths}
 
 
 def _then(init: Callable[[int], TrainState], after_epoch: Callable) -> Callable[[int], TrainState]:

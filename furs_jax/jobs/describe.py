@@ -35,7 +35,8 @@ def perform(options: Options, workdir: str | None = None, stop: Stop | None = No
     if start != channels:
         widths = " ".join(map(str, start))
         print(f"a search brings that to its budget: {widths}, {amount(cost.of(start))} {cost.unit}")
-    print(f"{net.name} for {images}: {'x'.join(map(str, net.image_shape))}")
+    blocks = f" with {', '.join(map(str, net.depths))} blocks" if options.tells_depths else ""
+    print(f"{net.name}{blocks} for {images}: {'x'.join(map(str, net.image_shape))}")
 
 
 class _UsualImages(NamedTuple):

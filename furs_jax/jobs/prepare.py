@@ -24,7 +24,7 @@ from furs_jax.machine.devices import resolve_dtype, set_up
 from furs_jax.methods import Method, load_method
 from furs_jax.networks.network import Network
 from furs_jax.objectives import load_objective
-from furs_jax.options.schema import FRESH, DataOptions, Options
+from furs_jax.options.schema import BENCHMARKS, FRESH, DataOptions, Options
 from furs_jax.options.units import amount
 from furs_jax.run.context import Prepared
 from furs_jax.training.distill import ORIGINAL
@@ -127,6 +127,9 @@ def check_options(options: Options, method: Method) -> None:
                 f"method={options.method} has no use for {name}: it does not begin with {given} "
                 f"that are given; leave {name} out"
             )
+    if options.search.blocks and not (method.moves_blocks and options.mode not in BENCHMARKS):
+        which = f"mode={options.mode}" if method.moves_blocks else f"method={options.method}"
+        raise ConfigError(f"{which} does not move blocks; give search.blocks=False")
     _check_budget(options)
     if options.init_head == FRESH and (
         options.init_from is None or options.mode in ("evaluate", "furs")

@@ -103,7 +103,7 @@ def _given_channels(options: Options, net: Network) -> tuple | None:
     if options.channels_from:
         path = pathlib.Path(options.channels_from).expanduser()
         try:
-            return tuple(hosts.from_first(lambda: _vector_of_result(path)))
+            return tuple(hosts.from_first(lambda: _vector_of_result(path, net.depths)))
         except ConfigError as error:
             raise ConfigError(f"channels_from={options.channels_from} {error}") from error
     if options.init_from:
@@ -111,11 +111,12 @@ def _given_channels(options: Options, net: Network) -> tuple | None:
     return None
 
 
-def _vector_of_result(path: pathlib.Path) -> list[int]:
+def _vector_of_result(path: pathlib.Path, depths: tuple[int, ...]) -> list[int]:
     """The found or trained vector in a result.json.
 
     Raises:
-      ConfigError: there is none; the message goes on where the path was named.
+      ConfigError: there is none, or its network has other blocks than `depths`; the message goes on
+        where the path was named.
     """
     if path.is_dir():
         raise ConfigError("is a folder; give the result.json in it")
@@ -135,6 +136,12 @@ def _vector_of_result(path: pathlib.Path) -> list[int]:
         raise ConfigError('is no run\'s result.json: it has no "searched" or "trained" network')
     if not isinstance(vectors[0], list) or not Widths().allows(vectors[0]):
         raise ConfigError(f"is no run's result.json: its channels are not {Widths()}")
+    told = next(entry.get("depths") for entry in entries if isinstance(entry, dict))
+    if told is not None and told != list(depths):
+        given = ",".join(map(str, told)) if isinstance(told, list) else told
+        raise ConfigError(
+            f"is of a network with {given} blocks in its stages; add --config.depths='({given})'"
+        )
     return vectors[0]
 
 
@@ -195,10 +202,11 @@ def _network(
     options: Options, dataset: Dataset, width_multiplier: float, name: str | None = None
 ) -> Network:
     """The run's network, or another by name, at a width, for the images and classes of the data."""
-    return get_network(
+    net = get_network(
         name or options.network,
         width_multiplier,
         dataset.num_classes,
         options.padding,
         dataset.image_shape,
     )
+    return net.with_depths(options.depths) if options.depths and name is None else net

@@ -34,10 +34,12 @@ class Method:
     Attributes:
       prunes: whether the searched network gets its widths while it trains. That training, and not
         the search, then begins with the weights of `init_from`, which are those of `network`.
+      moves_blocks: whether it moves whole blocks where `search.blocks` asks for it.
       unused: options of what a search begins with that it has no use for, and refuses.
     """
 
     prunes = False
+    moves_blocks = False
     unused: tuple[str, ...] = ()
 
     def check(self, options: Options, prepared: Prepared) -> None:

@@ -27,8 +27,10 @@ import flax.linen as nn
 import jax
 
 from furs_jax.errors import ConfigError
+from furs_jax.networks.blocks import Join
 from furs_jax.networks.checks import check_module, check_removal, fans_out, least_multiple
 from furs_jax.networks.counting import MacsModel, fit_macs
+from furs_jax.networks.depths import resized
 from furs_jax.networks.layers import Layer
 from furs_jax.networks.searchable import Searchable
 from furs_jax.networks.trace import sizes, trace_module, traced_layers
@@ -99,6 +101,37 @@ class Network(Searchable):
         )
 
     @property
+    def depths(self) -> tuple[int, ...]:
+        """Blocks in each stage; empty where a stage can't have others."""
+        return getattr(self.template, "depths", ())
+
+    def with_depths(self, depths: Sequence[int]) -> "Network":
+        """This network with other numbers of blocks, see `furs_jax.networks.depths`.
+
+        Raises:
+          ConfigError: the network has no such stages.
+        """
+        depths = tuple(map(int, depths))
+        if not self.depths:
+            raise ConfigError(f"{self.name} has no blocks that come and go")
+        if len(depths) != len(self.depths) or min(depths) < 1:
+            raise ConfigError(
+                f"depths={depths} must be {len(self.depths)} numbers of blocks, one for each stage "
+                f"of {self.name}, each at least 1"
+            )
+        if depths == self.depths:
+            return self
+        return dataclasses.replace(self, template=self.template.with_depths(depths))
+
+    def resized(self, values: Sequence[Any], depths: Sequence[int]) -> tuple:
+        """One value for each site of the network with other numbers of blocks, from its own."""
+        return resized(values, self.template.block_sites, self.depths, depths)
+
+    def block_joins(self) -> tuple[Join, ...]:
+        """Where each block of the stages of `depths` meets its shortcut."""
+        return tuple(block.join for block in self.template.blocks())
+
+    @property
     def site_names(self) -> tuple[str, ...]:
         """The name of each site's layer."""
         # Later rows win: a projection shortcut comes before the convolution whose site it shares.
@@ -119,6 +152,8 @@ class TracedNetwork(Network):
     model: MacsModel | None = None
     params_model: MacsModel | None = None
     multiple: int = 1
+
+    depths = ()  # whatever a field of that name is
 
     def of(self, channels: Sequence[int], **fields: Any) -> "TracedNetwork":
         net = super().of(channels, **fields)

@@ -134,6 +134,13 @@ class Widths:
         return f"widths as in '(8, 16)' or 12, each {CHANNELS}"
 
 
+class Depths(Widths):
+    """Blocks, of each stage."""
+
+    def __str__(self) -> str:
+        return f"numbers of blocks as in '(1, 3, 2)', each {CHANNELS}"
+
+
 class Patterns(Name):
     """Names of sites, or patterns of names."""
 

@@ -15,6 +15,7 @@ from furs_jax.options.kinds import (
     MANY,
     Choice,
     DataName,
+    Depths,
     Either,
     Fitted,
     Kind,
@@ -173,6 +174,7 @@ class SearchOptions:
     warm_learning_rate: float = _of(positive(_LARGEST))
     patience: int = _of(_COUNT_OR_NONE)
     stop_when_equal: bool = _of(Switch())
+    blocks: bool = _of(Switch())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,6 +227,7 @@ class Options:
     objective: str = _of(Plugin(plugins.names("objectives")))
     network: str = _of(Name())
     width_multiplier: float = _of(_WIDTH)
+    depths: tuple[int, ...] | None = _of(Either(Depths()))
     flops_budget: float | None = _of(Either(Number(1, 1e15)))
     channels: tuple[int, ...] | None = _of(Either(Widths()))
     channels_from: str | None = _of(Either(Path()))
@@ -247,6 +250,11 @@ class Options:
     prune: PruneOptions
     kd: KdOptions
     final: FinalOptions
+
+    @property
+    def tells_depths(self) -> bool:
+        """Whether what a run writes of a vector has its blocks in each stage."""
+        return self.search.blocks or self.depths is not None
 
 
 def _kinds(of: type, prefix: str = "") -> Iterator[tuple[str, Kind]]:

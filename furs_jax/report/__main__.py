@@ -20,6 +20,7 @@ from urllib.parse import quote
 from furs_jax.cli import OneLineParser
 from furs_jax.errors import ConfigError, FursError, MissingExtraError
 from furs_jax.paths import resolve
+from furs_jax.report.columns import MOVED
 from furs_jax.report.method_table import MethodTable, are_methods, compare_methods
 from furs_jax.report.page import PAGE, write_page
 from furs_jax.report.run_record import NETWORK_ADJUSTMENT, RunRecord, read_run
@@ -90,6 +91,8 @@ def _trained(runs: Sequence[RunRecord]) -> bool:
 def _network_figure(run: RunRecord, draw):
     if run.before is None or run.channels is None:
         raise ConfigError("no round has ended yet")
+    if run.moved_blocks:
+        raise ConfigError(MOVED)
     done = f" ({run.progress})" if run.progress else ""
     size = ", ".join(size_changes(run.network, run.before, run.channels))
     title = f"{run.title} on {run.data}{done}: {size}"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 MAX_COLUMNS = 20  # of bars side by side: more are unreadable on paper
 UNSEARCHED = "#D9D9D9"
+MOVED = "the searched network has other blocks than the original; the table of widths has both"
 BAR_HEIGHTS = "bar height: square root of the channels"
 
 

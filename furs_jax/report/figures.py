@@ -27,6 +27,7 @@ _LOOKS = (
     (NARROWER, "v", False),
     (NEUTRAL, "o", True),
     (NEUTRAL, "o", False),
+    (NARROWER, "x", True),
 )
 _FEW_SITES = 36  # up to here each has room for a name
 
@@ -37,7 +38,7 @@ def draw_furs(run: RunRecord) -> Figure:
     Raises:
       ConfigError: no round has ended.
     """
-    rounds, names = _rounds(run), short_names(run.site_names())
+    rounds, names = _rounds(run), short_names(run.every_site)
     scale = scale_of(run.allowance.unit)
     per_row = 1 if len(names) > _FEW_SITES else 2 if len(names) > 13 else 5
     per_row = min(per_row, len(rounds))
@@ -98,10 +99,12 @@ def draw_channels(run: RunRecord) -> Figure:
     Raises:
       ConfigError: no round has ended.
     """
-    rounds, names = _rounds(run), short_names(run.site_names())
+    rounds, names = _rounds(run), short_names(run.every_site)
     vectors = np.array([rounds[0]["channels"], *(r["next_channels"] for r in rounds)]).T
-    change = np.log2(vectors / vectors[:, :1])
-    limit = max(float(np.abs(change).max()), 0.75)  # small changes stay pale
+    # A site that comes later is compared with its first width; where it is not there nothing is.
+    first = vectors[np.arange(len(vectors)), np.argmax(vectors > 0, axis=1)][:, None]
+    change = np.log2(np.where(vectors > 0, vectors / first, np.nan))
+    limit = max(float(np.nanmax(np.abs(change))), 0.75)  # small changes stay pale
     few = len(names) <= 60
     with style():
         height = 0.155 * len(names) if few else 0.075 * len(names)
@@ -111,6 +114,8 @@ def draw_channels(run: RunRecord) -> Figure:
         image = ax.imshow(change, cmap="RdBu_r", norm=norm, aspect="auto")
         if few:
             for (site, place), width in np.ndenumerate(vectors):
+                if not width:
+                    continue
                 dark = abs(change[site, place]) > 0.65 * limit
                 colour = "white" if dark else INK
                 ax.text(place, site, width, ha="center", va="center", fontsize=6, color=colour)
@@ -184,4 +189,4 @@ def compare_furs(
 def _rounds(run: RunRecord) -> list[dict]:
     if not run.rounds:
         raise ConfigError("no round has ended yet")
-    return run.rounds
+    return run.grid

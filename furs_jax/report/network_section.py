@@ -9,6 +9,7 @@ from furs_jax.report.captions import MINUS, short_name
 from furs_jax.report.charts import legend
 from furs_jax.report.columns import (
     BAR_HEIGHTS,
+    MOVED,
     Arc,
     Column,
     diagram_notes,
@@ -27,6 +28,8 @@ def network_blocks(run: RunRecord) -> Markup | None:
     before, after = run.before, run.channels
     if before is None or after is None:
         return None
+    if run.moved_blocks:
+        return element("p", f"Not drawn: {MOVED}.")
     try:
         net = run.network
     except ConfigError as error:

@@ -7,6 +7,7 @@ from furs_jax.report.captions import MINUS
 from furs_jax.report.charts import NETWORK_STYLES, Mark, mark_chart, span
 from furs_jax.report.markup import Markup, element, join
 from furs_jax.report.run_record import METRICS, RunRecord
+from furs_jax.run.lines import depths_text
 from furs_jax.run.statistics import Interval, score_text
 from furs_jax.run.verdict import Judgement, image_time, judge, next_step
 
@@ -90,9 +91,10 @@ def comparison_table(run: RunRecord) -> Markup | None:
     networks = run.networks()
     if not networks:
         return None
-    forward = _forward(run)
+    forward, deep = _forward(run), any(entry.get("depths") for entry in networks.values())
+    blocks = ["blocks"] if deep else []
     own = [] if run.allowance.unit in ("MACs", "params") else [run.allowance.unit]
-    sizes = (*own, "MACs", "parameters", *(["ms/image"] if forward else []))
+    sizes = (*blocks, *own, "MACs", "parameters", *(["ms/image"] if forward else []))
     head = ("network", *sizes, "top-1 %", "top-5 %")
     rows = []
     for name, entry in networks.items():
@@ -101,7 +103,8 @@ def comparison_table(run: RunRecord) -> Markup | None:
         if theoretical := entry.get("theoretical_macs"):
             costs[0] += f" ({theoretical:,} if it could skip zeros)"
         costs += [image_time(forward, name)] if forward else []
-        rows.append((name, *(_count(entry.get("cost")) for _ in own), *costs, *scores))
+        costs[:0] = [depths_text(entry) for _ in blocks] + [_count(entry.get("cost")) for _ in own]
+        rows.append((name, *costs, *scores))
     for name in ("original", "start"):
         told = run.difference("searched", name) if "searched" in networks else {}
         if told.get("top1"):
@@ -129,9 +132,13 @@ def _count(value: float | None) -> str:
 
 def vectors(run: RunRecord) -> Markup | None:
     """The networks' channel vectors in full, to be copied."""
-    known = {name: entry["channels"] for name, entry in run.networks().items() if entry["channels"]}
+    known = {name: entry for name, entry in run.networks().items() if entry["channels"]}
     if not known:
         return None
-    lines = [f"{name:8}  {' '.join(map(str, channels))}" for name, channels in known.items()]
+    lines = [
+        f"{name:8}  {' '.join(map(str, entry['channels']))}"
+        + (f"  blocks {depths_text(entry)}" if entry.get("depths") else "")
+        for name, entry in known.items()
+    ]
     parts = [part for line in lines for part in (line, element("br"))]
     return element("details", element("summary", "Channel vectors"), element("pre", parts))

@@ -5,27 +5,26 @@ Nothing is built, and nothing imported that the files name: they may be somebody
 
 import dataclasses
 import functools
-import math
 import os
 import pathlib
-from collections.abc import Iterable
 from typing import Any
 
 from furs_jax.errors import ConfigError, WorkdirError
+from furs_jax.networks.depths import sites_at
 from furs_jax.networks.recorded import RecordedNetwork, Size, read_network
 from furs_jax.report.allowance import Allowance, allowance
+from furs_jax.report.grid import all_sites, spread_out
+from furs_jax.report.run_checks import METRICS, NETWORKS, check_run
 from furs_jax.run.folder import Files
 from furs_jax.run.forecast import Forecast, Stage, forecast, stages
-from furs_jax.run.lines import is_reallocation, selected
+from furs_jax.run.lines import is_reallocation, selected, selected_depths
 from furs_jax.run.statistics import Interval, difference_interval, mean_interval, shown
 from furs_jax.run.text import printable
 
 Record = dict[str, Any]
-METRICS = ("top1", "top5")
 NETWORK_ADJUSTMENT = "network_adjustment"  # what versions before config.method did
 # A result's differences of the searched network, by what it is compared with.
 _DIFFERENCES = {"original": "difference", "start": "difference_from_start"}
-NETWORKS = ("original", "start", "searched", "trained")  # that a result may have
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -137,6 +136,23 @@ class RunRecord:
         return list(selected(self.rounds, select)) if self.rounds else None
 
     @property
+    def depths(self) -> list[int] | None:
+        """Blocks in each stage of the searched or trained network; None where none were asked for.
+
+        As far as the rounds have come.
+        """
+        for name in ("searched", "trained"):
+            if self.result is not None and name in self.result:
+                return self.result[name].get("depths")
+        select = self.config["search"].get("select", "last")
+        return selected_depths(self.rounds, select) if self.rounds else self.config.get("depths")
+
+    @property
+    def moved_blocks(self) -> bool:
+        """Whether the searched network has other blocks than the original."""
+        return bool(self.rounds) and self.depths != self.rounds[0].get("depths")
+
+    @property
     def progress(self) -> str:
         """What is left to do, in words; empty for a finished run."""
         if self.result is not None:
@@ -206,6 +222,8 @@ class RunRecord:
                 for key in METRICS
             }
             entries[name] = {"channels": channels, **size._asdict(), **scores, "seeds": seeds}
+            if depths := self.depths if name == "searched" else self.config.get("depths"):
+                entries[name]["depths"] = depths
         return entries
 
     @functools.cached_property
@@ -254,11 +272,27 @@ class RunRecord:
             )
         return read_network(self.record, self.sizes)
 
-    def site_names(self) -> list[str]:
-        """The sites' names; their numbers where the run recorded none."""
+    def site_names(self, depths: list[int] | None = None) -> list[str]:
+        """The sites' names; their numbers where the run recorded none.
+
+        Args:
+          depths: blocks in each stage of the network in question; None: the original.
+        """
         if self.record is None:
             return [str(site) for site in range(len(self.channels or ()))]
-        return [printable(name) for name in self.network.site_names]
+        names = [printable(name) for name in self.network.site_names]
+        return sites_at(names, depths) if depths else names
+
+    @functools.cached_property
+    def every_site(self) -> list[str]:
+        """The names of all sites that any round's network has had."""
+        return all_sites(self.site_names(), self.rounds)
+
+    @functools.cached_property
+    def grid(self) -> list[Record]:
+        """The rounds' lines over `every_site`."""
+        names = self.site_names()
+        return [spread_out(line, names, self.every_site) for line in self.rounds]
 
 
 def read_run(path: str | os.PathLike) -> RunRecord:
@@ -280,7 +314,7 @@ def read_run(path: str | os.PathLike) -> RunRecord:
         files.read_result(),
     )
     try:
-        _check(run)
+        check_run(run)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise WorkdirError(f"{path} has a damaged file: {error!r}") from error
     if (mode := run.config.get("mode", "search")) not in ("search", "train"):
@@ -289,57 +323,3 @@ def read_run(path: str | os.PathLike) -> RunRecord:
             "give the folder of a search or of mode=train"
         )
     return run
-
-
-def _check(run: RunRecord) -> None:
-    """Raises ValueError, LookupError or TypeError where a file lacks what is read of it."""
-    config, allowed, sites = run.config, run.allowance, None
-    texts = (config["network"], config["data"]["name"])
-    counts = (config["search"]["rounds"], config["final"]["seeds"])
-    cost = (config.get("flops_budget"), config.get("cost", {}).get("budget"), allowed.budget)
-    known = (n for n in (*cost, *allowed.limits.values()) if n is not None)
-    sizes = (config["width_multiplier"], *known)
-    _must(all(isinstance(text, str) for text in texts), "config.json", "a name")
-    _must(_numbers([*counts, *sizes]), "config.json", "a number")
-    _must(set(run.final_names()) <= set(NETWORKS), "config.json", "a final network's name")
-    images = run.images or {"train": 1}
-    _must(_numbers(images.values()) and images["train"] > 0, "config.json", "a number of images")
-    if run.record is not None:
-        sites = len(run.network.channels)
-    for place, record in enumerate(run.rounds):
-        where = f"rounds.jsonl, line {place + 1}"
-        _must(record["round"] == place, where, "round")
-        sites = sites or len(record["channels"])
-        for key in ("channels", "next_channels"):
-            _must(_widths(record[key], sites), where, key)
-        for key in ("furs", "furs_stderr"):
-            values = record.get(key)
-            _must(values is None or (_numbers(values) and len(values) == sites), where, key)
-        _must(record["furs"] is not None, where, "furs")
-        _must(_numbers([record[k] for k in ("macs", "params", "next_macs")]), where, "a size")
-        chosen = [*record["increased"], *record["decreased"]]
-        _must(set(chosen) <= set(range(sites)), where, "a site")
-        _must(record.get("next_parent", place) in range(place + 1), where, "next_parent")
-    for place, record in enumerate(run.finals):
-        scores = [record[key] for key in METRICS]
-        _must(record["network"] in NETWORKS and _numbers(scores), f"finals.jsonl, {place}", "")
-    for name in NETWORKS if run.result is not None else ():
-        if (entry := run.result.get(name)) is not None:
-            _must(_widths(entry["channels"], sites or len(entry["channels"])), "result.json", name)
-            seeds = [seed[key] for seed in entry["seeds"] for key in METRICS]
-            bounds = [value for key in METRICS for value in Interval(*entry[key])]
-            told = [entry["macs"], entry["params"], *seeds, *(b for b in bounds if b is not None)]
-            _must(_numbers(told), "result.json", name)
-
-
-def _must(holds: bool, file: str, what: str) -> None:
-    if not holds:
-        raise ValueError(f"{file}: {what} can't be")
-
-
-def _numbers(values: Iterable[Any]) -> bool:
-    return all(type(value) in (int, float) and math.isfinite(value) for value in values)
-
-
-def _widths(values: Any, sites: int) -> bool:
-    return len(values) == sites and all(type(c) is int and c > 0 for c in values)

@@ -27,7 +27,15 @@ Record = dict[str, Any]
 Curves = dict[str, list[tuple[int, float]]]  # phase -> (epoch, value)
 
 # Classes of page.css for each of `CHANGES`.
-_STYLES = ("wider", "narrower", "wider hollow", "narrower hollow", "same", "same hollow")
+_STYLES = (
+    "wider",
+    "narrower",
+    "wider hollow",
+    "narrower hollow",
+    "same",
+    "same hollow",
+    "four hollow",
+)
 # Parts of a round's seconds.
 _PARTS = {
     "train": "training of the search",
@@ -43,17 +51,17 @@ def furs(run: RunRecord) -> Markup | None:
     """A chart of every round's FURs with standard errors, and what became of the sites."""
     if not run.rounds:
         return None
-    names = short_names(run.site_names())
+    names = short_names(run.every_site)
     scale = scale_of(run.allowance.unit).by
     reach = [
         scale * (fur + side * error)
-        for line in run.rounds
+        for line in run.grid
         for fur, error in zip(line["furs"], _errors(line), strict=True)
         for side in (-1, 1)
     ]
     shown = span([*reach, 0.0])
-    charts = [_fur_chart(run, line, names, shown) for line in run.rounds]
-    used = {place for line in run.rounds for place, sites in enumerate(site_changes(line)) if sites}
+    charts = [_fur_chart(run, line, names, shown) for line in run.grid]
+    used = {place for line in run.grid for place, sites in enumerate(site_changes(line)) if sites}
     keys = legend((CHANGES[place], _STYLES[place]) for place in sorted(used))
     early, late = charts[:-_OPEN], charts[-_OPEN:]
     folded = [
@@ -97,13 +105,13 @@ def widths(run: RunRecord) -> Markup | None:
     """Every site's width after every round; colours show the change from the start."""
     if not run.rounds:
         return None
-    vectors = [run.rounds[0]["channels"], *(line["next_channels"] for line in run.rounds)]
+    vectors = [run.grid[0]["channels"], *(line["next_channels"] for line in run.grid)]
     head = element(
         "tr", element("th", "site"), *(element("th", n or "start") for n in range(len(vectors)))
     )
     rows = [
         element("tr", element("th", name), *(_cell(own[0], width) for width in own))
-        for name, own in zip(short_names(run.site_names()), zip(*vectors, strict=True), strict=True)
+        for name, own in zip(short_names(run.every_site), zip(*vectors, strict=True), strict=True)
     ]
     tables = [
         element("table", element("thead", head), element("tbody", *rows[n : n + MOST_ROWS]))
@@ -116,7 +124,9 @@ def widths(run: RunRecord) -> Markup | None:
 
 
 def _cell(start: int, width: int) -> Markup:
-    """Full colour from half or twice the start's width."""
+    """Full colour from half or twice the start's width; "—" where the site is not there."""
+    if not start or not width:
+        return element("td", width or "—", class_="wider" if width else None)
     strength = min(abs(width / start - 1) if width > start else abs(start / width - 1), 1.0)
     kind = "wider" if width > start else "narrower" if width < start else None
     style = f"--strength: {100 * strength:.0f}%" if kind else None

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from furs_jax.errors import MissingExtraError
 from furs_jax.report.captions import short_names
 from furs_jax.report.run_record import METRICS, RunRecord
+from furs_jax.run.lines import round_phase
 
 Record = dict[str, Any]
 
@@ -32,25 +33,38 @@ class Point(NamedTuple):
 
 def points(run: RunRecord) -> Iterator[Point]:
     """All that the journals tell: metrics by step and by epoch, rounds, final trainings by seed."""
-    names, spent, last = short_names(run.site_names()), 0.0, ""
-    begun = 0.0
+    spent, last, begun = 0.0, "", 0.0
+    of_phases, names = _site_names(run)
     for line in run.epochs:
+        own = of_phases.get(line["phase"], names)
         if line["phase"] != last:
             last, begun = line["phase"], spent
         spent = begun + line.get("seconds", 0.0)
-        for tag, value in _numbers(line, names, ("phase", "epoch", "step", "seconds")):
+        for tag, value in _numbers(line, own, ("phase", "epoch", "step", "seconds")):
             yield Point(last, f"by_epoch/{tag}", line["epoch"], value, spent)
             if "step" in line:
                 yield Point(last, f"by_step/{tag}", line["step"], value, spent)
     for line in run.lines:
-        for tag, value in _numbers(line, names, ("round", "seconds")):
+        own = of_phases.get(round_phase(line["round"]), names)
+        for tag, value in _numbers(line, own, ("round", "seconds")):
             yield Point("rounds", tag, line["round"] + 1, value, spent)
     for line in run.rounds[-1:]:
-        for name, width in zip(names, line["next_channels"], strict=True):
+        own = short_names(run.site_names(line.get("next_depths")))
+        for name, width in zip(own, line["next_channels"], strict=True):
             yield Point("rounds", f"channels/{name}", line["round"] + 2, width, spent)
     for line in run.finals:
         for tag in (*METRICS, "loss"):
             yield Point(f"final_{line['network']}", f"test/{tag}", line["seed"], line[tag], spent)
+
+
+def _site_names(run: RunRecord) -> tuple[dict[str, list[str]], list[str]]:
+    """Of each round's network, where blocks move, by its phase; and those of all others."""
+    of_phases = {}
+    for line in run.rounds:
+        for index, key in ((line["round"], "depths"), (line["round"] + 1, "next_depths")):
+            if key in line:
+                of_phases[round_phase(index)] = short_names(run.site_names(line[key]))
+    return of_phases, short_names(run.site_names())
 
 
 def _numbers(line: Record, names: list[str], skip: Iterable[str]) -> Iterator[tuple[str, float]]:

@@ -46,6 +46,6 @@ class Run(NamedTuple):
 def derived_seed(seed: int, purpose: int, index: int) -> int:
     """An independent seed for one use: purpose 1 rounds, 2 FURs, 3 final
     trainings, 4 the random control, 5 the slimmable network, 6 TAS, 7 the
-    response surface."""
+    response surface, 8 blocks' ratios, 9 their random control."""
     state = np.random.SeedSequence((seed, purpose, index)).generate_state(1)
     return int(state[0] >> 1)  # non-negative as int32

@@ -67,7 +67,11 @@ def check_round(record: Record) -> None:
         if not (_are(int, vector) and all(width > 0 for width in vector)):
             raise ValueError(f"{name} are no widths")
     sites = len(vectors[0])
-    if len(vectors[1]) != sites:
+    if "next_depths" in record:
+        for name in ("depths", "next_depths"):
+            if not (_are(int, record.get(name)) and all(n > 0 for n in record[name])):
+                raise ValueError(f"{name} are no numbers of blocks")
+    elif len(vectors[1]) != sites:
         raise ValueError(f"next_channels are {len(vectors[1])} widths for {sites} sites")
     for name in ("increased", "decreased"):
         chosen = record.get(name)
@@ -98,6 +102,18 @@ def selected(rounds: Sequence[Record], select: str) -> tuple[int, ...]:
     if select == "best":
         return tuple(best_round(rounds)["channels"])
     return tuple(rounds[-1]["next_channels"])
+
+
+def depths_text(entry: Record) -> str:
+    """The blocks in each stage of a vector's entry, as "1, 3, 2"; empty where it has none."""
+    return ", ".join(map(str, entry.get("depths") or ()))
+
+
+def selected_depths(rounds: Sequence[Record], select: str) -> list[int] | None:
+    """The blocks in each stage of the searched network; None where they were not searched."""
+    if select == "best":
+        return best_round(rounds).get("depths")
+    return rounds[-1].get("next_depths")
 
 
 def _need(record: Record, **types: type) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from furs_jax.networks.network import Network
 from furs_jax.options.units import amount
+from furs_jax.run.lines import depths_text
 from furs_jax.run.statistics import FEWEST_SEEDS, Interval, score_text, shown
 from furs_jax.run.text import printable
 from furs_jax.run.verdict import image_time, judge, next_step
@@ -97,6 +98,7 @@ def result_table(result: Record) -> str:
             ),
             *(
                 f"{name:8}  channels {' '.join(map(str, result[name]['channels']))}"
+                + (f"  blocks {depths_text(result[name])}" if result[name].get("depths") else "")
                 for name in names
             ),
             *(["", *verdicts, step] if verdicts else []),

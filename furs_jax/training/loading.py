@@ -97,9 +97,9 @@ def recorded_network(path: str, net: Network, option: str) -> Network:
       ConfigError: there is no checkpoint, or it is of another family.
     """
     with _opened(path, option) as checkpoints:
-        channels, record = _channels(checkpoints, net, f"{option}={path}"), checkpoints.record()
+        record = _record(checkpoints, f"{option}={path}")
     try:
-        return with_fields(net, channels, record.get("fields", {}))
+        return with_fields(net, tuple(record["channels"]), record.get("fields", {}))
     except Exception as error:  # whatever a module makes of wrong values
         raise ConfigError(f"{option}={path} is of another network than {net.name}") from error
 
@@ -161,13 +161,22 @@ def _opened(path: str, option: str) -> Iterator[Checkpoints]:
         yield checkpoints
 
 
-def _channels(checkpoints: Checkpoints, net: Network, given: str) -> tuple[int, ...]:
+def _record(checkpoints: Checkpoints, given: str) -> dict[str, Any]:
     record = checkpoints.record()
     if record is None or "channels" not in record:
         raise ConfigError(f"{given} holds no checkpoint of a training")
-    channels = tuple(record["channels"])
+    return record
+
+
+def _channels(checkpoints: Checkpoints, net: Network, given: str) -> tuple[int, ...]:
+    channels = tuple(_record(checkpoints, given)["channels"])
     if len(channels) != len(net.channels):
-        raise ConfigError(f"{given} has {len(channels)} sites, {net.name} {len(net.channels)}")
+        way_on = (
+            "; where its stages have other numbers of blocks, give depths" if net.depths else ""
+        )
+        raise ConfigError(
+            f"{given} has {len(channels)} sites, {net.name} {len(net.channels)}{way_on}"
+        )
     return channels
 
 

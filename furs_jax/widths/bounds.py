@@ -25,6 +25,11 @@ class Bounds(NamedTuple):
             for low, c, high in zip(self.min_channels, channels, self.max_channels, strict=True)
         )
 
+    def at(self, net: Network, depths: Sequence[int]) -> "Bounds":
+        """Of the network with other numbers of blocks: of a new one those of the one before it."""
+        low, high = (net.resized(own, depths) for own in (self.min_channels, self.max_channels))
+        return self._replace(min_channels=low, max_channels=high)
+
 
 def site_bounds(
     options: ReallocateOptions, net: Network, own: Sequence[int] | None = None, least: int = 0

@@ -7,11 +7,12 @@ so that nothing is compiled for shapes that are met once.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.tree_util import keystr
 
 from furs_jax.errors import ConfigError
 from furs_jax.networks.axes import grows_in_front, site_axes
@@ -27,12 +28,18 @@ Axes = dict[int, list[tuple[str, int]]]
 
 
 def inherit(
-    old: TrainState, fresh: TrainState, order: Sequence[np.ndarray], axes: Axes, new_scale=NEW_SCALE
+    old: TrainState,
+    fresh: TrainState,
+    order: Sequence[np.ndarray],
+    axes: Axes,
+    new_scale: float = NEW_SCALE,
+    silent: Collection[str] = (),
 ) -> TrainState:
     """The fresh state of a network with everything that the old one's state has for it.
 
     Weights, BatchNorm and momentum are carried over; the step, the seed and the schedule are the
     fresh ones. New channels get the fresh initial weights and a BatchNorm scale of `new_scale`.
+    Layers that the old network has not are fresh, and what is no longer there is dropped.
 
     Args:
       old: state of the network of the old widths.
@@ -40,14 +47,12 @@ def inherit(
       order: for each site the old channels, those to remove first in front.
       axes: of the sites whose order is free, from `free_axes`.
       new_scale: 0 keeps the logits exactly.
+      silent: new layers whose BatchNorm's scale is zero: with those that end a block's branch, it
+        begins as the identity.
     """
 
     def carry(name: str) -> Any:
         was, new = getattr(old, name), getattr(fresh, name)
-        if name == "params":
-            new = jax.tree_util.tree_map_with_path(
-                lambda path, x: _times(x, new_scale) if path[-1].key == "scale" else x, new
-            )
         if name in ("params", "batch_stats"):
             was = permute(was, order, axes)
         else:  # the optimiser's arrays that mirror parameters
@@ -56,7 +61,15 @@ def inherit(
                 was,
                 is_leaf=lambda x: isinstance(x, dict),
             )
-        return jax.tree.map(_trailing, was, new)
+        known = {keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(was)}
+
+        def taken(path: Any, x: Any) -> Any:
+            scale = name == "params" and path[-1].key == "scale"
+            if keystr(path) in known:
+                return _trailing(known[keystr(path)], _times(x, new_scale) if scale else x)
+            return _times(x, 0.0) if scale and path[0].key in silent else x
+
+        return jax.tree_util.tree_map_with_path(taken, new)
 
     names = ("params", "batch_stats", "opt_state")
     return fresh.replace(**{name: carry(name) for name in names})
@@ -85,7 +98,7 @@ def permute(tree: Any, order: Sequence[np.ndarray], axes: Axes) -> Any:
             by_path.setdefault(path, []).append((axis, order[site]))
 
     def reorder(path: Any, x: Any) -> Any:
-        for axis, index in by_path.get(jax.tree_util.keystr(path), []):
+        for axis, index in by_path.get(keystr(path), []):
             x = np.take(np.asarray(x), index, axis=axis)
         return x
 
@@ -102,6 +115,20 @@ def least_important_first(
         else np.arange(old)
         for site, (old, new) in enumerate(zip(channels, following, strict=True))
     ]
+
+
+def following_widths(
+    old: Network, channels: Sequence[int], new: Network, following: Sequence[int]
+) -> list[int]:
+    """The new widths of the old network's sites; those that are no longer there keep theirs."""
+    widths = dict(zip(new.site_names, following, strict=True))
+    return [widths.get(name, c) for name, c in zip(old.site_names, channels, strict=True)]
+
+
+def added_branches(old: Network, new: Network) -> set[str]:
+    """The layers that end the branches of the blocks that only the new network has."""
+    ends = {new.site_names[join.site] for join in new.block_joins()} if new.depths else set()
+    return ends.difference(old.site_names)
 
 
 @functools.lru_cache(maxsize=1)

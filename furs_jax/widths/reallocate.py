@@ -29,6 +29,7 @@ def reallocate(
     channel_multiple: int = 1,
     cost: Cost | None = None,
     max_channels: float | Sequence[float] = math.inf,
+    depths: Sequence[int] | None = None,
 ) -> Channels:
     """The next channel vector, within the budget.
 
@@ -46,6 +47,7 @@ def reallocate(
         that may have a single width is not chosen.
       channel_multiple: all widths are multiples of it; a chosen site then moves by at least one.
       cost: what the budget is counted in; by default MACs.
+      depths: blocks in each stage of the network that the result is of, where they change, too.
 
     Returns:
       The vector: see `fit_to_budget` for how close to the budget it comes.
@@ -55,7 +57,8 @@ def reallocate(
       ConfigError: FURs that are not finite, or not one for each site.
     """
     _check_lengths(channels, furs, initial)
-    if num_layers == 0:
+    moves_blocks = depths is not None and tuple(depths) != net.depths
+    if num_layers == 0 and not moves_blocks:
         return tuple(int(c) for c in channels)
     moved = move_channels(
         channels,
@@ -67,6 +70,11 @@ def reallocate(
         max_channels=max_channels,
         channel_multiple=channel_multiple,
     )
+    if moves_blocks:
+        bounds = (np.broadcast_to(x, len(moved)).tolist() for x in (min_channels, max_channels))
+        min_channels, max_channels = (net.resized(own, depths) for own in bounds)
+        moved, net = net.resized(moved, depths), net.with_depths(depths)
+        cost = cost and cost.on(net)
     return fit_to_budget(
         net, moved, budget, min_channels, channel_multiple, cost, max_channels=max_channels
     )

@@ -76,7 +76,7 @@ def record_calls(monkeypatch: pytest.MonkeyPatch) -> Recording:
 
         return evaluate
 
-    def make_estimate(net, channels, *, preprocess, dtype, devices, cost, **options):
+    def make_estimate(net, channels, *, preprocess, dtype, devices, cost, branches=None, **options):
         pixels = np.arange(6, dtype=np.uint8).reshape(1, 2, 3, 1)
         normal = (pixels / 255 - 0.5) / 0.25
         normalises = np.allclose(preprocess(pixels), normal, atol=1e-6)
@@ -86,6 +86,11 @@ def record_calls(monkeypatch: pytest.MonkeyPatch) -> Recording:
             what = num_layers, seed, Estimator(**options), dtype, len(devices), normalises
             made.calls.append(Estimate(variables, tuple(channels), of, size, *what))
             values = {field: np.cos(np.arange(len(channels)) ** 2) for field in FURs._fields}
+            if branches:
+                made.calls.append(("branches", net.depths, branches.sites))
+                own = np.array(made.block_furs(net.depths), float)
+                apart = 1e3 * np.subtract.outer(own, own)
+                values |= {"furs": own, "furs_stderr": 0 * own, "apart": apart}
             return FURs(**values)._replace(
                 loss=0.5,
                 accuracy=0.5,
@@ -121,8 +126,10 @@ def record_calls(monkeypatch: pytest.MonkeyPatch) -> Recording:
         made.calls.append(("importance", variables["params"], tuple(channels), batches))
         return [np.arange(c)[::-1] for c in channels]
 
-    def inherit(old: TrainState, fresh: TrainState, order: list, axes: dict) -> TrainState:
-        made.calls.append(("order", [list(site) for site in order]))
+    def inherit(
+        old: TrainState, fresh: TrainState, order: list, axes: dict, **more: Any
+    ) -> TrainState:
+        made.calls.append(("order", [list(site) for site in order], more.get("silent", ())))
         carried = {name: f"of {old[name]}" for name in ("params", "batch_stats", "opt_state")}
         return fresh.replace(**carried)
 

@@ -81,6 +81,7 @@ class Recording:
     losses: dict[str, float]  # on the search split, of a phase; else 0.5
     spread: float = 9.0
     separation: float = 9.0
+    block_furs: Callable[[Sequence[int]], Sequence[float]] = list  # of each measured stage
     loss_of: Callable[[Sequence[int]], float] = lambda channels: 0.5  # where `losses` has none
 
     def of(self, kind: type) -> list:

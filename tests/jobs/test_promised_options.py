@@ -133,6 +133,8 @@ CHANGED = {
     "search.warm_learning_rate": (0.01, {"search.rounds": 2, "search.warm_start": True}),
     "search.patience": (1, {"search.rounds": 2}),
     "search.stop_when_equal": (True, {"search.rounds": 2}),
+    "search.blocks": (True, {"depths": (1, 2, 1)}),
+    "depths": ((1, 2, 1), {}),
     "response.max_trainings": (2, {"method": "response", "response.least_gain": 1e5}),
     "response.least_gain": (1e5, {"method": "response", "response.max_trainings": 6}),
     "response.at_once": (2, {"method": "response", "response.max_trainings": 2}),

@@ -28,6 +28,7 @@ OPTIONS = {
     "final.seeds": 1,
     "final.timed": False,
     "search.rounds": 1,
+    "search.blocks": True,
     "reallocate.num_layers": 2,
     "reallocate.step": 0.5,
     "furs.draws": 2,
@@ -80,6 +81,7 @@ def test_two_processes_are_as_one_and_go_on_after_a_kill(tmp_path):
     for name, fields in (
         ("metrics.jsonl", ("loss", "accuracy")),
         ("rounds.jsonl", ("furs", "search_loss", "search_accuracy", "channels", "next_channels")),
+        ("rounds.jsonl", ("depths", "next_depths", "block_furs", "block_furs_stderr")),
         ("finals.jsonl", ("loss",)),
     ):
         for expected, found in zip(_records(one, name), _records(two, name), strict=True):

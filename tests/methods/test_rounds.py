@@ -8,9 +8,10 @@ import pytest
 from furs_jax.furs.significance import spread, sure
 from furs_jax.jobs import compare
 from furs_jax.jobs.dispatch import do
+from furs_jax.jobs.load import load
 from furs_jax.jobs.search import search
-from furs_jax.methods import network_adjustment
-from furs_jax.methods.network_adjustment import parent_and_scale
+from furs_jax.methods import _block_rounds, network_adjustment
+from furs_jax.methods._following import parent_and_scale
 from furs_jax.options.parse import parse
 from furs_jax.report.run_record import read_run
 from furs_jax.run.lines import selected
@@ -34,13 +35,15 @@ def test_patience_goes_back_to_the_best_network_with_half_the_step():
     assert parent_and_scale(records, 0) == (records[-1], 0.25)
 
 
-def test_a_warm_search_inherits_and_resumes(tmp_path, monkeypatch):
+def test_a_warm_search_inherits_moves_blocks_and_resumes(tmp_path, monkeypatch):
+    monkeypatch.setattr(_block_rounds, "sure", lambda *_: 0.0)  # whatever was measured
     seen = []
     line = lambda *_: seen.append(resources()["mappings"])  # noqa: E731
     monkeypatch.setattr(network_adjustment, "round_line", line)
     config = small_config(
         **{"search.warm_start": True, "search.warm_epochs": 2, "train.epochs": 4,
-           "final.train.epochs": 1, "final.seeds": 1}
+           "final.train.epochs": 1, "final.seeds": 1, "final.original": False,
+           "search.blocks": True, "depths": (1, 2, 1), "furs.method": "fisher"}
     )  # fmt: skip
     whole = search(config, tmp_path, quiet=True)
     # Programs of the first round are gone when the second one ends, those of the finals, too.
@@ -53,6 +56,17 @@ def test_a_warm_search_inherits_and_resumes(tmp_path, monkeypatch):
     cost = [r["train_macs"] for r in files["rounds.jsonl"]]
     assert cost[1] < 0.6 * cost[0]
     assert whole["search_macs"] == sum(cost)
+    first, second = files["rounds.jsonl"]
+    assert first["next_depths"] == second["depths"] != first["depths"] == [1, 2, 1]
+    assert whole["searched"]["depths"] == second["next_depths"]
+    assert 0 <= whole["budget"] - whole["searched"]["macs"] <= 0.001 * whole["budget"]
+    found, page = load(tmp_path), (tmp_path / "report/index.html").read_text()
+    assert (list(found.net.depths), list(found.channels)) == (
+        whole["searched"]["depths"],
+        whole["searched"]["channels"],
+    )
+    assert found.predict(np.zeros((2, 8, 8, 1), np.uint8)).shape == (2, 10)
+    assert f"<td>{', '.join(map(str, found.net.depths))}</td>" in page
 
     # As it was when the second round had begun.
     for name in ("result.json", "finals.jsonl"):

@@ -6,7 +6,7 @@ from contextlib import redirect_stderr
 
 import pytest
 
-from furs_jax.methods.network_adjustment import round_line
+from furs_jax.methods._following import round_line
 from furs_jax.run import console as module
 from furs_jax.run.console import WIDTH, Console
 from furs_jax.run.tables import result_table

@@ -13,7 +13,7 @@ from furs_jax.jobs.prepare import prepare
 from furs_jax.jobs.search import check_journals, search
 from furs_jax.machine.programs import CompileClock
 from furs_jax.machine.stop import Stop
-from furs_jax.methods import network_adjustment
+from furs_jax.methods import _following, network_adjustment
 from furs_jax.options.parse import as_record, parse
 from furs_jax.run.console import Console
 from furs_jax.run.context import Run
@@ -46,7 +46,7 @@ def lines(run):
     records, rng = [], np.random.default_rng(0)
     for _ in range(2):
         record = {
-            **network_adjustment._given(run, records),
+            **_following.given_by(run, records),
             "train_loss": 1.0,
             "search_loss": 1.0,
             "search_accuracy": 0.5,
@@ -54,7 +54,7 @@ def lines(run):
             "furs": rng.random(6).tolist(),
             "furs_stderr": [0.1] * 6,
         }
-        following = network_adjustment._next(run, [*records, record])
+        following = _following.next_network(run, [*records, record])
         seconds = {"train": 1.0, "furs": 1.0, "compile": 1.0}
         records.append({**record, **following, "seconds": seconds})
     return records

@@ -22,6 +22,7 @@ from furs_jax.networks.blocks import (
     residual_sum,
     scaled,
 )
+from furs_jax.networks.depths import resized
 from furs_jax.networks.layers import Layer
 
 SQUEEZE = 0.25  # of the block's input width
@@ -68,6 +69,7 @@ class MBConvNet(nn.Module):
       places: see `ResNet`.
       stochastic_depth: rate of dropping a whole block in training, growing linearly with depth
         (Huang et al., ECCV 2016); above 0 it needs an rng of the name "dropout".
+      repeats: blocks in each stage where they are not those of `stages`.
       dtype: of the computation; parameters and BatchNorm statistics are float32.
       axis_name: mapped axis over which BatchNorm averages its statistics in training.
     """
@@ -83,8 +85,27 @@ class MBConvNet(nn.Module):
     padding: str = "max"
     places: tuple[tuple[int, ...], ...] | None = None
     stochastic_depth: float = 0.0
+    repeats: tuple[int, ...] | None = None
     dtype: Any = jnp.float32
     axis_name: str | None = None
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Blocks in each stage."""
+        return self.repeats or tuple(stage.repeats for stage in self.stages)
+
+    @property
+    def block_sites(self) -> tuple[int, ...]:
+        """Sites of a block, of each stage."""
+        return tuple(1 + (stage.expansion > 1) for stage in self.stages)
+
+    def with_depths(self, depths: tuple[int, ...]) -> "MBConvNet":
+        """With other numbers of blocks, see `networks.depths`."""
+        return self.clone(
+            channels=resized(self.channels, self.block_sites, self.depths, depths),
+            squeezes=resized(self.squeezes, [1] * len(depths), self.depths, depths),
+            repeats=depths,
+        )
 
     def stem_conv(self, image_channels: int) -> Conv:
         return Conv("stem", image_channels, self.stem, 3, self.stem_stride)
@@ -92,8 +113,8 @@ class MBConvNet(nn.Module):
     def blocks(self) -> list[Block]:
         """The plan: the one place that knows what the network consists of."""
         plan, (trunk,), site = [], site_places([self.stem]), 0
-        for number, stage in enumerate(self.stages):
-            for index in range(stage.repeats):
+        for number, (stage, depth) in enumerate(zip(self.stages, self.depths, strict=True)):
+            for index in range(depth):
                 name = f"stage{number + 1}_block{index + 1}"
                 plan.append(self._block(name, stage, index, trunk, site, self.squeezes[len(plan)]))
                 trunk, site = plan[-1].join.trunk, plan[-1].project.site + 1

@@ -22,6 +22,7 @@ from furs_jax.networks.blocks import (
     residual_sum,
     scaled,
 )
+from furs_jax.networks.depths import resized
 from furs_jax.networks.layers import Layer
 
 
@@ -61,6 +62,21 @@ class ResNet(nn.Module):
     skips: tuple[int, ...] = ()
     dtype: Any = jnp.float32
     axis_name: str | None = None
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Blocks in each stage."""
+        return self.blocks_per_stage
+
+    @property
+    def block_sites(self) -> tuple[int, ...]:
+        """Sites of a block, of each stage."""
+        return (2,) * len(self.depths)
+
+    def with_depths(self, depths: tuple[int, ...]) -> "ResNet":
+        """With other numbers of blocks, see `networks.depths`."""
+        channels = resized(self.channels, self.block_sites, self.depths, depths)
+        return self.clone(channels=channels, blocks_per_stage=depths)
 
     def stem_conv(self, image_channels: int) -> Conv:
         kernel, stride = (7, 2) if self.imagenet else (3, 1)
