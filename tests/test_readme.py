@@ -37,9 +37,16 @@ BLOCKS = [
     for block in re.findall(r"(?:(?<=\n)\n|\A)((?: {4}.*\n|\n)+)", TEXT)
     if block.strip()
 ]
+
+
+def _lines(block: str) -> list[str]:
+    """Commands of several lines are one."""
+    return re.sub(r"\\\n\s*", "", block).splitlines()
+
+
 COMMANDS = [
     line
-    for text in [*SPANS, *(line for block in BLOCKS for line in block.splitlines())]
+    for text in [*SPANS, *(line for block in BLOCKS for line in _lines(block))]
     for line in [text]
     if re.search(r"--(config|sweep|workdir)\b", line)
 ]
