@@ -42,6 +42,7 @@ OPTIONS = {
     "train.epochs": 2,
     "final.train.epochs": 2,
     "final.seeds": 2,
+    "final.timed": False,
     "furs.draws": 2,
     "reallocate.num_layers": 2,
     "reallocate.step": 0.5,
@@ -189,15 +190,16 @@ def bits(base: pathlib.Path, every: int) -> list[tuple[str, str, Outcome]]:
 
 def _restored(folder: pathlib.Path) -> dict:
     """All arrays as a tree of their names; the state's own type is not needed to compare."""
-    from furs_jax.jobs.prepare import prepare, recipe_of  # the devices are made by it
+    from furs_jax.jobs.prepare import prepare  # the devices are made by it
+    from furs_jax.options.parse import parse
     from furs_jax.training.trainer import make_trainer
 
     config = digits.get_config()
     config.update_from_flattened_dict(OPTIONS)
-    task = prepare(config).task
+    options, task, *_ = prepare(parse(config))
     with Checkpoints(folder, read_only=True) as checkpoints:
         channels = checkpoints.record()["channels"]
-        trainer = make_trainer(task, channels, recipe_of(config.train), task.dataset.train)
+        trainer = make_trainer(task, channels, options.train, task.dataset.train)
         return jax.tree.map(np.asarray, checkpoints.restore(trainer.abstract()))
 
 

@@ -1,5 +1,6 @@
 """Public names: each is the same thing whenever it is asked for, and no module's name."""
 
+import ast
 import importlib
 import pkgutil
 import subprocess
@@ -33,6 +34,23 @@ def test_no_name_is_a_module_s(package):
     assert not set(package.__all__) & {
         module.name for module in pkgutil.iter_modules(package.__path__)
     }
+
+
+FILES = [
+    path
+    for top in ("furs_jax", "benchmarks", "configs", "launch", "tests")
+    for path in (ROOT / top).rglob("*.py")
+]
+
+
+def test_every_name_that_is_imported_exists_also_within_functions():
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("furs_jax"):
+                module = importlib.import_module(node.module)
+                for name in (alias.name for alias in node.names):
+                    place = f"{path.relative_to(ROOT)}:{node.lineno}: {node.module}.{name}"
+                    assert hasattr(module, name) or f"{node.module}.{name}" in MODULES, place
 
 
 def test_an_unknown_name_is_an_attribute_error():
