@@ -191,6 +191,24 @@ def test_bounds_hold_in_whatever_moves_channels():
             assert NET.macs(vector) <= NET.macs(NET.channels)
 
 
+def test_a_fixed_site_takes_no_other_s_turn():
+    """Ranked first, it leaves widening to the second; ranked last, narrowing to the next."""
+    bounds = site_bounds(options(fixed="*1_block1_conv1,*3_block1_conv2"), NET)
+    budget = NET.macs(NET.channels)
+    found = reallocate(
+        NET, NET.channels, [9, 8, 3, 3, 2, 1], initial=NET.channels, budget=budget, num_layers=1,
+        step=0.4, **bounds._asdict(),
+    )  # fmt: skip
+    assert (found[0], found[5]) == (NET.channels[0], NET.channels[5])
+    assert found[1] > 1.2 * NET.channels[1]
+    assert found[4] < 0.8 * NET.channels[4]
+
+
+def test_methods_that_prune_keep_one_channel_but_for_what_is_named():
+    bounds = site_bounds(options(min_channels="4,stage3_*=8"), NET, least=1)
+    assert bounds.min_channels == (1, 1, 1, 1, 8, 8)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
