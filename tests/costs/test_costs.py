@@ -3,17 +3,21 @@
 import itertools
 import math
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from furs_jax.costs import load_cost
+from furs_jax.costs import activation_memory, load_cost
 from furs_jax.costs.activation_memory import ActivationMemory
 from furs_jax.costs.macs import Macs
 from furs_jax.costs.params import Params
 from furs_jax.furs.ratios import drop_rates
 from furs_jax.networks.families.plain import Plain
+from furs_jax.networks.lives import lives
 from furs_jax.networks.network import Network
+from furs_jax.networks.searchable import Searchable
 from furs_jax.options.parse import parse
 from tests.conftest import tiny_densenet, tiny_mbconv, tiny_network
 from tests.own_network import Fork
@@ -67,6 +71,36 @@ def test_a_residual_sum_keeps_the_trunk_alive():
     assert ActivationMemory(net).of((9, 5, 6, 8)) == 4 * 64 * (4 + 9 + 5)
 
 
+def test_what_is_read_twice_is_made_once():
+    def reads(weights, x):
+        made = jnp.tanh(x @ weights)
+        return made @ weights, made @ weights.T
+
+    weights, x = (jax.ShapeDtypeStruct(shape, np.float32) for shape in ((3, 3), (1, 3)))
+    found = lives(jax.make_jaxpr(reads)(weights, x).jaxpr)
+    assert len(found.arrays) == 5  # the image, three products, and what two of them read
+    assert found.alive.tolist()[-1] == [False, False, True, True, True]
+
+
+class Swapped(nn.Module):
+    """Which of two layers is read first depends on their widths."""
+
+    channels: tuple[int, ...] = (4, 6)
+
+    @nn.compact
+    def __call__(self, x, gates=None, train=False):
+        first, second = self.channels
+        a, b = nn.Conv(first, (3, 3))(x), nn.Conv(second, (3, 3))(x)
+        a, b = (a, b) if first < second else (b, a)
+        return a.sum().reshape(1, 1) + b.sum()
+
+
+def test_there_is_no_formula_where_arrays_live_at_other_times():
+    net = Searchable("swapped", Swapped(), (8, 8, 1))
+    assert activation_memory._formula(net) is None
+    assert ActivationMemory(net).of((9, 6)) == ActivationMemory(net).of((6, 9))
+
+
 @pytest.mark.parametrize("name", NETS)
 def test_the_formula_says_what_each_vector_s_own_trace_says(name):
     net = NETS[name]
@@ -112,6 +146,7 @@ def test_the_config_s_cost_has_its_limits_and_so_of_another_network():
     other = cost.on(net.of((8, 8, 8, 8)))
     assert other.net.channels == (8, 8, 8, 8)
     assert other.batch_size == other.limits[0].cost.batch_size == 3
+    assert all(limit.cost.net is other.net for limit in other.limits)
     record = other.record(other.net.channels)
     assert record == {
         "cost": other.net.params(other.net.channels),

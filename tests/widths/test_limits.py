@@ -103,6 +103,17 @@ def test_the_budget_is_used_beside_a_limit_that_its_own_proportions_exceed(net, 
     assert 0.95 * share * budget < net.macs(found) <= share * budget
 
 
+def test_half_the_parameters_at_the_same_macs_narrow_a_stage_alike():
+    """A limit far from what the proportions need, which single steps would not come to."""
+    net = get_network("resnet18", 0.25, 10, image_shape=(32, 32, 3))
+    budget, most = net.macs(net.channels), net.params(net.channels) // 2
+    found = fit_to_budget(net, net.channels, budget, cost=limited(net, Macs, Params, most))
+    assert 0 <= budget - net.macs(found) <= TOLERANCE * budget
+    assert 0.98 * most < net.params(found) <= most
+    for stage in np.split(np.array(found), 4):
+        assert max(stage) < 1.4 * min(stage)
+
+
 def test_two_limits_at_once():
     net = NETS[0]
     budget = net.macs(net.channels)
