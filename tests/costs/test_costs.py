@@ -89,9 +89,8 @@ class Swapped(nn.Module):
 
     @nn.compact
     def __call__(self, x, gates=None, train=False):
-        first, second = self.channels
-        a, b = nn.Conv(first, (3, 3))(x), nn.Conv(second, (3, 3))(x)
-        a, b = (a, b) if first < second else (b, a)
+        a, b = (nn.Conv(width, (3, 3), use_bias=False)(x) for width in self.channels)
+        a, b = (a, b) if a.shape[-1] < b.shape[-1] else (b, a)
         return a.sum().reshape(1, 1) + b.sum()
 
 

@@ -30,7 +30,7 @@ GIVEN = {
 FIXED = 3
 METHODS = {
     "network_adjustment": {"search.rounds": 3},
-    "response": {"response.max_trainings": 5, "response.least_gain": 0.0},
+    "response": {"response.max_trainings": 3, "response.least_gain": 0.0},
     "uniform": {},
 }
 

@@ -63,7 +63,7 @@ def problems(draw):
     return net, channels, budget, cost, unlimited, rng.normal(size=len(channels))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(problems())
 def test_limits_are_never_exceeded_and_slack_ones_change_nothing(problem):
     net, channels, budget, cost, unlimited, furs = problem
