@@ -68,6 +68,11 @@ def scan(folder: pathlib.Path) -> Scan:
 
 
 def _scan(folder: pathlib.Path) -> Scan:
+    if not folder.is_dir():
+        raise DataError(
+            f"there is no folder {folder}; folder:DIR needs one with a folder of images for each "
+            "class, or with the folders train and val, which have those"
+        )
     test = next((name for name in _TEST_NAMES if (folder / name).is_dir()), None)
     whole = folder / "train" if (folder / "train").is_dir() else folder
     others = set() if test else {name for name in os.listdir(folder) if name.lower() in _PARTS}

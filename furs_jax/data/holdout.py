@@ -84,6 +84,10 @@ def stratified(
             f"{'have' if len(lone) > 1 else 'has'} one image to train on, so none is held out"
         )
     places, sizes = np.flatnonzero(sizes[labels] > 1), sizes[sizes > 1]
+    if not len(places):
+        raise DataError(
+            f"no class of {name} has two images to train on, so none can be held out; add images"
+        )
     if not _works(fraction, sizes):
         remedy = "add images"
         if shares := _workable(sizes):

@@ -11,7 +11,7 @@ from tests.small_runs import small_config
 def test_describe_of_a_missing_folder_shows_no_other_table(tmp_path):
     config = small_config(mode="describe")
     config.data.name = f"folder:{tmp_path}/nowhere"
-    with pytest.raises(DataError, match="nowhere should have the folders train and val"):
+    with pytest.raises(DataError, match="there is no folder .*nowhere; folder:DIR needs one with"):
         do(parse(config), None)
 
 

@@ -7,10 +7,20 @@ import pytest
 from furs_jax.jobs import compare, forward_time
 from furs_jax.jobs.prepare import prepare
 from furs_jax.jobs.search import search
+from furs_jax.methods import Method
 from furs_jax.options.parse import parse
 from furs_jax.run.tables import result_table
+from furs_jax.widths.budget import fit_to_budget
 from tests.fake_runs import fake_run
 from tests.small_runs import small_config
+
+
+class Equal(Method):
+    """Equal widths, at once."""
+
+    def search(self, run):
+        equal = [max(run.start)] * len(run.start)
+        return fit_to_budget(run.task.net, equal, run.budget, 1, cost=run.cost)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +87,7 @@ def test_a_search_tells_the_times_of_what_it_compared(tmp_path, monkeypatch):
     monkeypatch.setattr(compare, "forward_times", times)
     monkeypatch.setattr(compare, "train_seeds", trained)
     monkeypatch.setattr(compare, "_seconds", lambda files: {})
-    config = small_config(**{"final.timed": True, "method": "tests.toys.equal:Equal"})
+    config = small_config(**{"final.timed": True, "method": f"{__name__}:Equal"})
     result = search(config, tmp_path, quiet=True)
     vectors = {name: tuple(result[name]["channels"]) for name in ("original", "searched")}
     assert timed == [vectors]

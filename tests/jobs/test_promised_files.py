@@ -39,9 +39,12 @@ def test_a_run_s_files_hold_what_the_readme_says(recording, tmp_path, monkeypatc
         )
         assert record["next_macs"] == net.macs(record["next_channels"]) <= result["budget"]
     config = unseal((folder / "config.json").read_text())
-    assert set(config) == {"config", "channels", "network", "data", "finals", "versions", "devices"}
+    begun = {"channels", "budget", "network", "data", "finals"}
+    assert set(config) == {"config", *begun, "versions", "devices"}
+    assert config["budget"] == {"most": result["budget"], "unit": "MACs", "limits": {}}
     images = {split: len(getattr(DATA, split).labels) for split in ("train", "search", "test")}
     known = {"mean": [0.5], "std": [0.25], "class_names": [], "eval_crop": 1.0}
+    assert len(config["data"].pop("digests")) == 3
     assert config["data"] == {**known, "images": images}
     assert config["finals"] == ["original", "start", "searched"]
     assert dict(options_lib.flat(config["config"])).keys() == options_lib.OPTIONS.keys()

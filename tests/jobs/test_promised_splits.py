@@ -50,7 +50,7 @@ def test_hosts_check_that_they_hold_the_same(recording, tmp_path, monkeypatch):
     monkeypatch.setattr(hosts, "agree", lambda what, value: checked.append((what, value)))
     recording.search(tmp_path / "w", **{"search.rounds": 2})
     vectors = [
-        [record["next_channels"], record["next_parent"]]
+        [record["next_channels"], None, record["next_parent"]]  # no other blocks
         for record in workdir_lines(tmp_path / "w", "rounds")
     ]
     names = ["the config", "the data", *["the next channel vector"] * 2]

@@ -85,7 +85,7 @@ def test_the_digits_part_shows_tables_and_figures(notebook, project, monkeypatch
     sources = [cell.source for cell in notebook.cells]
     expected = {
         "report.comparison([run])": "text/markdown",
-        "report.draw_network(run.network, run.original, run.channels)": "image/png",
+        "report.draw_network(run.network, run.before, run.channels)": "image/png",
         "report.draw_furs(run)": "image/png",
         "report.draw_channels(run)": "image/png",
         "report.draw_accuracy([run])": "image/png",

@@ -38,8 +38,7 @@ class Quick(AutoSlim):
 
 
 def run_of(options):
-    prepared = prepare(parse(small_config(**options)))
-    return types.SimpleNamespace(options=parse(small_config(**options)), **prepared._asdict())
+    return types.SimpleNamespace(**prepare(parse(small_config(**options)))._asdict())
 
 
 @pytest.fixture(scope="module")

@@ -98,7 +98,7 @@ def test_a_penalty_is_added_where_it_is_given():
     for penalty in (0.0, 0.5):
         options = parse(small_config(**{**SMALL, "prune.penalty": penalty}))
         prepared = prepare(options)
-        run = types.SimpleNamespace(options=options, **prepared._asdict())
+        run = types.SimpleNamespace(**prepared._asdict())
         run.task = prepared.task._replace(net=LowCostLayers().network(run))
         made.append(LowCostLayers().objective(run, CrossEntropy()))
     assert made[0] == CrossEntropy()
