@@ -4,6 +4,7 @@ The budget is counted in it, FURs are the accuracy per unit of it, and channels 
 one. `config.cost.resource` names the file, or a class of the user's own.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
@@ -16,7 +17,7 @@ from furs_jax.options.schema import CostOptions
 
 
 class Cost:
-    """The cost of a network's channel vectors; no smaller where a site is wider.
+    """The cost of a network's channel vectors; no smaller where a site is wider, but for stairs.
 
     Attributes:
       name: as in tables, "MACs".
@@ -24,12 +25,15 @@ class Cost:
       net: the network.
       batch_size: images of a forward pass, for what depends on it.
       limits: what vectors may cost in other resources.
+      is_stepped: whether it is measured at some widths: it may stay, or fall, where a site gets
+        wider, which is then taken. It needs `widest`.
     """
 
     name: str
     unit: str
     batch_size: int = 1
     limits: "tuple[Limit, ...]" = ()
+    is_stepped: bool = False
 
     def __init__(self, net: Searchable):
         self.net = net
@@ -38,14 +42,33 @@ class Cost:
         """The cost of a vector, in `unit`. A number for each site; none is below zero."""
         raise NotImplementedError
 
+    def multiples(self) -> tuple[int, ...] | None:
+        """Of each site what widths must be multiples of for the cost to be known; None: any."""
+        return None
+
+    def widest(self) -> tuple[float, ...] | None:
+        """Of each site the widest width that the cost is known of; None: any."""
+        return None
+
     def marginals(self, channels: Sequence[int]) -> np.ndarray:
         """Cost per channel of each site, dF_l = [F(c + e_l) - F(c - e_l)] / 2, float64, shape (L,).
 
-        Chen et al., CVPR 2020, section 3.2, by central differences.
+        Chen et al., CVPR 2020, section 3.2, by central differences. Where only multiples are known,
+        in steps of one of them from the nearest vector of such: one-sided at the ends, and zero
+        where a site has a single one.
         """
-        channels = np.asarray(channels)
-        steps = np.eye(len(channels), dtype=int)
-        return np.array([(self.of(channels + e) - self.of(channels - e)) / 2 for e in steps])
+        steps = self.multiples()
+        at, low, high = np.asarray(channels), 0, math.inf
+        if steps is not None:
+            low, most = np.array(steps), self.widest()
+            high = math.inf if most is None else np.floor(np.divide(most, low)) * low
+            at = np.clip(np.round(at / low) * low, low, high).astype(int)
+        found = []
+        for step in np.diag(np.broadcast_to(1 if steps is None else steps, len(at))):
+            below, above = np.maximum(at - step, low), np.minimum(at + step, high).astype(int)
+            width = np.sum(above - below)
+            found.append((self.of(above) - self.of(below)) / width if width else 0.0)
+        return np.array(found, float)
 
     def smoothed(self, channels: Sequence[int]) -> np.ndarray:
         """Marginals to divide by, all above zero: those of FURs and drop rates, shape (L,).

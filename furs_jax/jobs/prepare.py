@@ -32,8 +32,8 @@ from furs_jax.training.loading import load_network
 from furs_jax.training.recipe import check_recipe
 from furs_jax.training.step import check_batch_size
 from furs_jax.training.trainer import Task
-from furs_jax.widths.bounds import Bounds, site_bounds
-from furs_jax.widths.budget import TOLERANCE, fit_to_budget
+from furs_jax.widths.bounds import Bounds, known_widths, site_bounds
+from furs_jax.widths.budget import TOLERANCE, fit_to_budget, width_ends
 
 
 def prepare(options: Options) -> Prepared:
@@ -52,11 +52,12 @@ def prepare(options: Options) -> Prepared:
     devices = set_up(options.cpu_devices, batch_sizes.values())
     hosts.agree("the data", data_digests(dataset))
     cost, budget = initial_network(options, dataset)
+    _check_units(options, method, cost)
     net = cost.net
     unpruned = unpruned_network(options, dataset)
     prunes = options.mode == "search" and method.prunes
     start = net.channels if prunes else start_vector(options, cost, budget)
-    bounds = site_bounds(options.reallocate, net, start)
+    bounds = site_bounds(options.reallocate, net, start, cost=cost)
     if options.mode not in AS_GIVEN:
         fit_to_budget(net, net.channels, budget, cost=cost, **bounds._asdict())
         _check_reach(cost, budget, bounds)
@@ -84,15 +85,34 @@ def data_digests(dataset: Dataset) -> list[int]:
     return [_digest(split) for split in (dataset.train, dataset.search, dataset.test)]
 
 
+def _check_units(options: Options, method: Method, cost: Cost) -> None:
+    """Raises ConfigError where a method, or blocks, would ask for costs that are not known."""
+    units, widest = known_widths(cost, 1)
+    if options.mode in AS_GIVEN or (np.all(np.equal(units, 1)) and np.all(np.isinf(widest))):
+        return
+    for moves, option, way_on in (
+        (method.moves_in_units, f"method={options.method}", "give another method"),
+        (not options.search.blocks, "search.blocks=True", "give search.blocks=False"),
+    ):
+        if not moves:
+            raise ConfigError(
+                f"config.cost has a resource that is known of some widths only, and {option} "
+                f"asks for others, too; {way_on}, or another resource"
+            )
+
+
 def _check_reach(cost: Cost, budget: float, bounds: Bounds) -> None:
     """Raises BudgetError where all sites at their widest don't use the budget."""
     if np.all(np.isfinite(bounds.max_channels)):
-        most = cost.of(tuple(map(int, bounds.max_channels)))
+        _, highest = width_ends(len(cost.net.channels), **bounds._asdict())
+        most = cost.of(tuple(map(int, highest)))
         if most < (1 - TOLERANCE) * budget:
+            known = np.any(np.isfinite(known_widths(cost, 1)[1]))
             raise BudgetError(
-                f"with reallocate.max_channels and fixed {cost.net.name} has at most "
-                f"{amount(most)} of the budget's {amount(budget)} {cost.unit}; give wider ones, or "
-                f"--config.cost.budget={most:g}"
+                "with reallocate.max_channels and fixed"
+                f"{', and widths that its cost is known of,' if known else ''} {cost.net.name} at "
+                f"its widest has {amount(most)} of the budget's {amount(budget)} {cost.unit}; give "
+                f"wider ones, or --config.cost.budget={most:g}"
             )
 
 

@@ -16,7 +16,7 @@ from furs_jax.options.kinds import Widths
 from furs_jax.options.schema import MAX_WIDTH, Options
 from furs_jax.options.units import amount
 from furs_jax.training.loading import load_channels
-from furs_jax.widths.bounds import site_bounds
+from furs_jax.widths.bounds import known_widths, site_bounds
 from furs_jax.widths.budget import TOLERANCE, fit_to_budget
 
 _LARGEST_RESULT = 2**24  # bytes of a result.json; they have thousands
@@ -28,8 +28,9 @@ def initial_network(options: Options, dataset: Dataset) -> tuple[Cost, float]:
 
     Where none is given the budget is what the network of `width_multiplier` costs. Else the
     original is the widest uniform network within the budget, brought up to it by single channels,
-    so that original and searched spend the same. Of the data set only the images' shape and the
-    number of classes are looked at.
+    so that original and searched spend the same. Where the cost is known of some widths only, it is
+    the one of these that comes closest to the proportions. Of the data set only the images' shape
+    and the number of classes are looked at.
     """
     given = options.flops_budget if options.cost.budget is None else options.cost.budget
 
@@ -39,12 +40,15 @@ def initial_network(options: Options, dataset: Dataset) -> tuple[Cost, float]:
     if given is None:
         cost = build(options.width_multiplier)
         return cost, cost.of(cost.net.channels)
-    budget = build(1.0).budget(given)
-    cost = _widest_within(build, budget)
+    cost = build(1.0)
+    budget = cost.budget(given)
+    if cost.multiples() is None and cost.widest() is None:
+        cost = _widest_within(build, budget)
     net = cost.net
+    units, widest = known_widths(cost, net.multiple)
     unlimited = load_cost(options.cost, net)
     unlimited.limits = ()
-    channels = fit_to_budget(net, net.channels, budget, 1, net.multiple, unlimited)
+    channels = fit_to_budget(net, net.channels, budget, 1, units, unlimited, widest)
     return load_cost(options.cost, net.of(channels)), budget
 
 
@@ -170,7 +174,7 @@ def start_vector(options: Options, cost: Cost, budget: float) -> tuple[int, ...]
                 f"channels={given}: {net.name} can be built with multiples of {net.multiple} only"
             )
         return given
-    bounds = site_bounds(options.reallocate, net, given)
+    bounds = site_bounds(options.reallocate, net, given, cost=cost)
     if given is None and cost.within(net.channels) and _named_hold(options, net):
         return net.channels
     vector = net.channels if given is None else given

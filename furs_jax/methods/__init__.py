@@ -34,11 +34,14 @@ class Method:
     Attributes:
       prunes: whether the searched network gets its widths while it trains. That training, and not
         the search, then begins with the weights of `init_from`, which are those of `network`.
+      moves_in_units: whether all widths that it asks the cost of are multiples within
+        `Prepared.bounds`, so that it can do with a cost that is known of these alone.
       moves_blocks: whether it moves whole blocks where `search.blocks` asks for it.
       unused: options of what a search begins with that it has no use for, and refuses.
     """
 
     prunes = False
+    moves_in_units = False
     moves_blocks = False
     unused: tuple[str, ...] = ()
 

@@ -49,6 +49,7 @@ class NetworkAdjustment(Method):
     """Rounds of training, measuring and moving channels; `reallocate.direction` makes controls."""
 
     moves_blocks = True
+    moves_in_units = True
 
     def check(self, options: Options, prepared: Prepared) -> None:
         if options.search.blocks:

@@ -33,6 +33,7 @@ class Response(Method):
     apart as well as accuracy does with 1.7 times as many trainings.
     """
 
+    moves_in_units = True
     unused = ("init_from",)
 
     def check(self, options: Options, prepared: Prepared) -> None:

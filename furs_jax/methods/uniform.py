@@ -12,6 +12,7 @@ from furs_jax.run.context import Prepared, Run
 class Uniform(Method):
     """Finds the original, by computing nothing."""
 
+    moves_in_units = True
     unused = ("channels", "channels_from", "init_from")
 
     def check(self, options: Options, prepared: Prepared) -> None:

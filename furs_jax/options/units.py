@@ -1,5 +1,7 @@
-"""How amounts of a resource are written: MACs, parameters, bytes."""
+"""How amounts of a resource are written: MACs, parameters, bytes, milliseconds."""
 
+import decimal
+import math
 from typing import NamedTuple
 
 
@@ -27,6 +29,14 @@ def per(unit: str) -> str:
 
 
 def amount(cost: float) -> str:
-    """A cost: every digit of a whole number, five of another."""
+    """A cost: every digit of a whole number, five of another, or all before its point."""
     whole = isinstance(cost, int) or (cost == round(cost) and abs(cost) < 2**53)
-    return f"{round(cost):,}" if whole else f"{cost:,.5g}"
+    return f"{round(cost):,}" if whole or 1e5 <= abs(cost) < 2**53 else f"{cost:,.5g}"
+
+
+def enough(cost: float) -> str:
+    """As `amount`, to be given as an option: no less than the cost, without commas."""
+    if cost == round(cost) or cost >= 1e5:
+        return str(math.ceil(cost))
+    rounding = decimal.Context(prec=5, rounding=decimal.ROUND_CEILING)
+    return f"{rounding.create_decimal(repr(float(cost))):f}"

@@ -11,7 +11,7 @@ from furs_jax.costs import Cost
 from furs_jax.costs.macs import Macs
 from furs_jax.errors import BudgetError, ConfigError
 from furs_jax.networks.searchable import Searchable
-from furs_jax.options.units import amount
+from furs_jax.options.units import amount, enough
 
 Channels = tuple[int, ...]
 
@@ -22,6 +22,7 @@ _MOST = 2**53  # MACs; doubles count no further
 _REACH = (0.25, 0.5)
 _LEANINGS, _FARTHEST = 20, 0.5  # steps towards limits, and the longest, in logarithms of widths
 _WIDEST = 2**40  # times as wide: beyond any network
+_FACTORS = tuple(2.0 ** np.linspace(-8, 8, 257))  # tried first where cost is no monotone function
 _SHORTLIST = 256  # changes whose MACs are computed exactly, the most promising of their kind
 
 
@@ -30,7 +31,7 @@ def fit_to_budget(
     channels: Sequence[int],
     budget: float,
     min_channels: int | Sequence[int] = 4,
-    channel_multiple: int = 1,
+    channel_multiple: int | Sequence[int] = 1,
     cost: Cost | None = None,
     max_channels: float | Sequence[float] = math.inf,
 ) -> Channels:
@@ -39,6 +40,9 @@ def fit_to_budget(
     No site loses more than half its width then, or two steps, so that none starves. Where a limit
     of the cost is in the way, sites are narrowed before by what they add to what is limited, and
     others widened, so that the budget is used up all the same as far as that can be.
+
+    Where the cost is stepped, sites then get wider wherever that is free, to the edges of stairs,
+    and with what that saves, if it does.
 
     Args:
       net: the network.
@@ -50,15 +54,19 @@ def fit_to_budget(
     Returns:
       A vector with 0 <= (budget - cost) / budget <= TOLERANCE, or, where widths are too coarse
       for that or limits or max_channels in the way, one that none of the most promising changes by
-      one unit at a few sites at once brings closer without narrowing one too far.
+      one unit at a few sites at once brings closer without narrowing one too far. Of a stepped
+      cost one that none of these brings closer which narrow nothing, and of which no site can be
+      made wider at no cost.
 
     Raises:
-      BudgetError: the narrowest network exceeds the budget or a limit, or nothing can count so
-        much.
-      ConfigError: the network can't be built with all multiples of channel_multiple.
+      BudgetError: the narrowest network exceeds the budget or a limit (where one is stepped: all
+        that were found by making sites wider), or nothing can count so much.
+      ConfigError: the network can't be built with all multiples of channel_multiple, or a cost is
+        stepped and max_channels bounds nothing.
     """
     cost = cost or Macs(net)
-    if channel_multiple % net.multiple:
+    unit = np.asarray(channel_multiple)
+    if np.any(unit % net.multiple):
         raise ConfigError(
             f"{net.name} can be built with multiples of {net.multiple} channels only; give "
             f"reallocate.channel_multiple={net.multiple}"
@@ -68,14 +76,21 @@ def fit_to_budget(
             f"the budget of {amount(budget)} {cost.unit} is too large; give at most {_MOST:,}"
         )
     floor, highest = width_ends(len(channels), min_channels, max_channels, channel_multiple)
-    _check_narrowest(cost, floor, budget, min_channels, channel_multiple)
+    tried = (1.0,)
+    if stepped := any(one.is_stepped for one in (cost, *(limit.cost for limit in cost.limits))):
+        if not np.all(np.isfinite(highest)):
+            raise ConfigError(
+                f"{cost.name}, or what is limited, may not rise for ever: its class needs `widest` "
+                "(furs_jax/costs/__init__.py)"
+            )
+        floor, tried = _cheaper(cost, floor, budget, highest, unit), _FACTORS
+    _check_narrowest(cost, floor, budget, min_channels, channel_multiple, stepped)
 
     def scaled(factor: float, target: np.ndarray) -> np.ndarray:
-        units = np.floor(factor * target / channel_multiple + 0.5)
-        return np.clip(units * channel_multiple, floor, highest).astype(int)
+        return np.clip(np.floor(factor * target / unit + 0.5) * unit, floor, highest).astype(int)
 
     def largest(target: np.ndarray, fits: Callable[[np.ndarray], bool]) -> np.ndarray:
-        return scaled(_largest_factor(lambda factor: fits(scaled(factor, target))), target)
+        return scaled(_largest_factor(lambda factor: fits(scaled(factor, target)), tried), target)
 
     def affordable(vector: np.ndarray) -> bool:
         return cost.of(vector) <= budget
@@ -91,12 +106,15 @@ def fit_to_budget(
     if cost.limits and not cost.within(largest(np.array(channels, float), affordable)):
         ways += [(begun(0.98), share) for share in _REACH]
     for vector, share in ways:
-        reach = np.maximum(share * vector, 2 * channel_multiple)
+        reach = np.maximum(share * vector, 2 * unit)
         lowest = np.maximum(vector - reach, floor)
-        found = _filled(cost, vector, budget, lowest, highest, channel_multiple)
+        found = _filled(cost, vector, budget, lowest, highest, unit)
         if budget - cost.of(found) <= TOLERANCE * budget:
-            return tuple(found.tolist())
+            nearest = found
+            break
         nearest = max(nearest, found, key=cost.of)
+    if cost.is_stepped:
+        nearest = _to_edges(cost, nearest, budget, highest, unit, np.asarray(channels))
     return tuple(nearest.tolist())
 
 
@@ -107,6 +125,49 @@ def _filled(cost, vector, budget, lowest, highest, unit) -> np.ndarray:
         if closer is None:
             break
         vector = closer
+    return vector
+
+
+def _to_edges(cost, vector, budget, highest, unit, channels) -> np.ndarray:
+    """Wider wherever that costs no more, and with what that saves; nothing gets narrower.
+
+    Of what is free the cheapest is taken first, then what is narrowest beside `channels`.
+    """
+
+    def rank(wider: np.ndarray) -> tuple[float, float]:
+        return cost.of(wider), np.max(np.where(wider > vector, wider / channels, 0))
+
+    while True:
+        now = cost.of(vector)
+        free = [v for v in _wider(vector, highest, unit) if cost.of(v) <= now and cost.within(v)]
+        if free:
+            vector = min(free, key=rank)
+            continue
+        filled = _filled(cost, vector, budget, vector, highest, unit)
+        if filled is vector:
+            return vector
+        vector = filled
+
+
+def _wider(vector, highest, unit) -> Iterator[np.ndarray]:
+    """All vectors with one of the sites wider."""
+    units = np.broadcast_to(unit, len(vector)).tolist()
+    for site, (width, high, step) in enumerate(zip(vector, highest, units, strict=True)):
+        for wider in range(width + step, int(high) + 1, step):
+            yield np.array([*vector[:site], wider, *vector[site + 1 :]])
+
+
+def _cheaper(cost, vector, budget, highest, unit) -> np.ndarray:
+    """The vector, or where it exceeds budget or limits one with wider sites that exceeds less."""
+
+    def excess(of: np.ndarray) -> float:
+        return max(cost.of(of) / budget, *(c.of(of) / most for _, c, most in cost.limits), 1.0)
+
+    while (now := excess(vector)) > 1:
+        wider = min(_wider(vector, highest, unit), key=excess, default=vector)
+        if excess(wider) >= now:
+            break
+        vector = wider
     return vector
 
 
@@ -141,22 +202,23 @@ def _leaning(
     return target
 
 
-def _check_narrowest(cost, narrowest, budget, min_channels, channel_multiple) -> None:
+def _check_narrowest(cost, narrowest, budget, min_channels, channel_multiple, stepped) -> None:
     """Raises BudgetError where the narrowest network exceeds the budget or a limit."""
     net, needed = cost.net, cost.of(narrowest)
     few = f"{narrowest[0]}" if len(set(narrowest.tolist())) == 1 else "the fewest"
+    at = "at the cheapest widths found" if stepped else f"with {few} channels at every site"
     if needed > budget:
         raise BudgetError(
-            f"the budget of {amount(budget)} {cost.unit} can't be met: with {few} channels at "
-            f"every site {net.name} still needs {amount(needed)}; give "
+            f"the budget of {amount(budget)} {cost.unit} can't be met: {at} "
+            f"{net.name} still needs {amount(needed)}; give "
             f"{_way_to_budget(cost, narrowest, budget, min_channels, channel_multiple)}"
         )
     for name, limited, most in cost.limits:
         if (needed := limited.of(narrowest)) > most:
             raise BudgetError(
-                f"cost.limits.{name}={amount(most)} can't be kept: with {few} channels at every "
-                f"site {net.name} still needs {amount(needed)} {limited.unit}; give at least "
-                f"--config.cost.limits.{name}={math.ceil(needed)}, or a smaller "
+                f"cost.limits.{name}={amount(most)} can't be kept: {at} {net.name} still "
+                f"needs {amount(needed)} {limited.unit}; give at least "
+                f"--config.cost.limits.{name}={enough(needed)}, or a smaller "
                 "reallocate.min_channels"
             )
 
@@ -164,7 +226,7 @@ def _check_narrowest(cost, narrowest, budget, min_channels, channel_multiple) ->
 def _way_to_budget(cost, narrowest, budget, min_channels, channel_multiple) -> str:
     """What helps where the narrowest network exceeds the budget: each of what is named alone."""
     more = "a larger width_multiplier or budget"
-    if np.ndim(min_channels):
+    if np.ndim(min_channels) or np.ndim(channel_multiple):
         return f"smaller reallocate.min_channels, {more}"
 
     def fits(min_channels: int, channel_multiple: int) -> bool:
@@ -191,28 +253,34 @@ def width_ends(
     sites: int,
     min_channels: int | Sequence[int],
     max_channels: float | Sequence[float],
-    channel_multiple: int,
+    channel_multiple: int | Sequence[int],
 ) -> tuple[np.ndarray, np.ndarray]:
     """The narrowest and the widest of each site's widths, shapes (sites,), int and float64.
 
     They are multiples, but for those of sites that may have one width only.
     """
-    low, high = (np.broadcast_to(np.asarray(end), sites) for end in (min_channels, max_channels))
-    lowest = -(-low // channel_multiple) * channel_multiple
-    highest = np.where(low == high, high, np.floor(high / channel_multiple) * channel_multiple)
+    ends = (min_channels, max_channels, channel_multiple)
+    low, high, unit = (np.broadcast_to(np.asarray(end), sites) for end in ends)
+    lowest = -(-low // unit) * unit
+    highest = np.where(low == high, high, np.floor(high / unit) * unit)
     return np.minimum(lowest, highest).astype(int), highest.astype(float)
 
 
-def _largest_factor(fits) -> float:
-    """The largest factor that fits, to double precision; `fits` is monotone and fits(0) holds."""
-    if fits(1.0):
-        low, high = 1.0, 2.0
+def _largest_factor(fits, tried: Sequence[float]) -> float:
+    """The largest factor that fits, to double precision, where `fits` is monotone.
+
+    Else one that fits, below one that doesn't and above all that are tried first and fit, which are
+    in order; fits(0) holds.
+    """
+    low = max((factor for factor in tried if fits(factor)), default=0.0)
+    if low == tried[-1]:
+        high = 2 * low
         while fits(high):
             if high > _WIDEST:  # no site can get wider
                 return high
             low, high = high, 2 * high
     else:
-        low, high = 0.0, 1.0
+        high = min(factor for factor in tried if factor > low)
     while low < (middle := (low + high) / 2) < high:
         low, high = (middle, high) if fits(middle) else (low, middle)
     return low
@@ -223,20 +291,23 @@ def _closer(cost, vector, gap, budget, lowest, highest, unit) -> np.ndarray | No
 
     Changes as few sites as come within the tolerance.
     """
-    # Costs are nearly linear over one unit, so the marginal one tells which changes to try.
-    marginal = cost.marginals(vector) * unit
+    added, saved = _unit_costs(cost, vector, lowest, highest, unit)
     limits = [
-        (limited.marginals(vector) * unit, most - limited.of(vector) + TOLERANCE * most)
-        for _, limited, most in cost.limits
+        (*_unit_costs(c, vector, lowest, highest, unit), most - c.of(vector) + TOLERANCE * most)
+        for _, c, most in cost.limits
     ]
     best, best_gap = None, gap
     for changes in unit_changes(len(vector)):
         changed = vector + unit * changes
         kept = np.all((changed >= lowest) & (changed <= highest), axis=1)
-        for slope, slack in limits:
-            kept &= changes @ slope <= slack
+        if cost.is_stepped:
+            # To be narrower and cost more brings closer, and is no gain.
+            kept &= ~np.any((changes < 0) & (saved <= 0), axis=1)
+        for up, down, slack in limits:
+            kept &= _sums(changes, up, down) <= slack
         changes = changes[kept]
-        promising = np.argsort(np.abs(gap - changes @ marginal), kind="stable")[:_SHORTLIST]
+        left = np.abs(gap - _sums(changes, added, saved))
+        promising = np.argsort(left, kind="stable")[:_SHORTLIST]
         for change in changes[promising]:
             left = budget - cost.of(vector + unit * change)
             if 0 <= left < best_gap and cost.within(vector + unit * change):
@@ -244,6 +315,25 @@ def _closer(cost, vector, gap, budget, lowest, highest, unit) -> np.ndarray | No
         if best_gap <= TOLERANCE * budget:
             break
     return best
+
+
+def _unit_costs(cost, vector, lowest, highest, unit) -> tuple[np.ndarray, np.ndarray]:
+    """What a unit more at each site adds, and one less saves, shapes (L,): tells what to try."""
+    if not cost.is_stepped:  # nearly linear over one unit
+        slopes = cost.marginals(vector) * unit
+        return slopes, slopes
+    now, steps = cost.of(vector), np.diag(np.broadcast_to(unit, len(vector)))
+    wider, narrower = vector + steps, vector - steps
+    added = [cost.of(v) - now if np.all(v <= highest) else 0.0 for v in wider]
+    saved = [now - cost.of(v) if np.all(v >= lowest) else 0.0 for v in narrower]
+    return np.array(added), np.array(saved)
+
+
+def _sums(changes, added, saved) -> np.ndarray:
+    """What changes add together, about, shape (N,)."""
+    if added is saved:
+        return changes @ added
+    return np.maximum(changes, 0) @ added + np.minimum(changes, 0) @ saved
 
 
 def unit_changes(length: int) -> Iterator[np.ndarray]:

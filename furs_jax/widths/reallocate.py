@@ -26,7 +26,7 @@ def reallocate(
     step: float,
     step_decay: float = 0.0,
     min_channels: int | Sequence[int] = 4,
-    channel_multiple: int = 1,
+    channel_multiple: int | Sequence[int] = 1,
     cost: Cost | None = None,
     max_channels: float | Sequence[float] = math.inf,
     depths: Sequence[int] | None = None,
@@ -45,7 +45,8 @@ def reallocate(
       step_decay: see step.
       min_channels, max_channels: no site gets narrower or wider; of all or each, length L. One
         that may have a single width is not chosen.
-      channel_multiple: all widths are multiples of it; a chosen site then moves by at least one.
+      channel_multiple: widths are multiples of it, of all sites or of each; where it is above one
+        a chosen site moves by at least one.
       cost: what the budget is counted in; by default MACs.
       depths: blocks in each stage of the network that the result is of, where they change, too.
 
@@ -71,8 +72,9 @@ def reallocate(
         channel_multiple=channel_multiple,
     )
     if moves_blocks:
-        bounds = (np.broadcast_to(x, len(moved)).tolist() for x in (min_channels, max_channels))
-        min_channels, max_channels = (net.resized(own, depths) for own in bounds)
+        bounds = (min_channels, max_channels, channel_multiple)
+        bounds = (np.broadcast_to(own, len(moved)).tolist() for own in bounds)
+        min_channels, max_channels, channel_multiple = (net.resized(x, depths) for x in bounds)
         moved, net = net.resized(moved, depths), net.with_depths(depths)
         cost = cost and cost.on(net)
     return fit_to_budget(
@@ -97,21 +99,22 @@ def move_channels(
     step: float,
     step_decay: float,
     min_channels: int | Sequence[int],
-    channel_multiple: int,
+    channel_multiple: int | Sequence[int],
     max_channels: float | Sequence[float] = math.inf,
 ) -> Channels:
     """The step of `reallocate` before the return to the budget: only the chosen sites move."""
     moved = np.array(channels, dtype=int)
     floors, ceilings = width_ends(len(moved), min_channels, max_channels, channel_multiple)
+    multiples = np.broadcast_to(channel_multiple, len(moved)).tolist()
     for sites, sign in ((increased, 1), (decreased, -1)):
         for place, site in enumerate(sites):
-            share = max(step - place * step_decay, 0.0)
-            units = round(share * initial[site] / channel_multiple)
-            if channel_multiple > 1 and share > 0:
+            share, unit = max(step - place * step_decay, 0.0), multiples[site]
+            units = round(share * initial[site] / unit)
+            if unit > 1 and share > 0:
                 units = max(units, 1)  # a coarse multiple must not freeze a layer
             # A site that starts below the floor is not pushed up by being narrowed.
             lowest, highest = min(floors[site], moved[site]), max(ceilings[site], moved[site])
-            moved[site] = np.clip(moved[site] + sign * units * channel_multiple, lowest, highest)
+            moved[site] = np.clip(moved[site] + sign * units * unit, lowest, highest)
     return tuple(moved.tolist())
 
 

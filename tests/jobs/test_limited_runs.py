@@ -114,7 +114,7 @@ def test_a_budget_sets_the_original_s_width(budget, told, tmp_path):
          r"cost.limits.params=100 can't be kept: with the fewest .* --config.cost.limits.params="),
         ({"reallocate.fixed": "stem"}, ConfigError, "fixed names 'stem', which is no site"),
         ({"reallocate.max_channels": 6}, BudgetError,
-         r"has at most .* of the budget's .*; give wider ones, or --config.cost.budget="),
+         r"at its widest has .* of the budget's .*; give wider ones, or --config.cost.budget="),
         ({"method": "lccl", "cost.limits.params": LIMIT}, ConfigError, "lccl trains the network"),
         ({"method": "autoslim", "cost.limits.params": LIMIT / 50}, BudgetError, "can't be kept"),
     ],

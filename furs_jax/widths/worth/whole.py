@@ -39,7 +39,7 @@ class Whole(Space):
         reference: Channels | None = None,
         cost: Cost | None = None,
         min_channels: int | Sequence[int] = 4,
-        channel_multiple: int = 1,
+        channel_multiple: int | Sequence[int] = 1,
         max_channels: float | Sequence[float] = math.inf,
         centre: Channels | None = None,
     ):
@@ -56,16 +56,14 @@ class Whole(Space):
             "channel_multiple": channel_multiple,
             "max_channels": max_channels,
         }
-        self._unit = channel_multiple
         own = np.asarray(self.reference)
+        self._unit = unit = np.broadcast_to(channel_multiple, len(own))
         self.elasticities = self._slopes(own)
-        unit = channel_multiple
         floor, most = width_ends(len(own), min_channels, max_channels, unit)
         ends = np.stack([own, own if centre is None else centre])
         low, high = np.min(ends, axis=0) / _REACH, np.max(ends, axis=0) * _REACH
-        self._lowest = np.maximum(np.ceil(low / unit) * unit, floor)
-        highest = np.minimum(np.floor(high / unit) * unit, most)
-        self._highest = np.maximum(highest, self._lowest)
+        self._lowest = np.clip(np.ceil(low / unit) * unit, floor, most)
+        self._highest = np.clip(np.floor(high / unit) * unit, self._lowest, most)
 
     def near(self, offsets: np.ndarray, share: float) -> Channels:
         target = self.reference * np.exp(offsets)
@@ -91,7 +89,8 @@ class Whole(Space):
         while self._cost.of(at) > self._budget or not self._cost.within(at):
             if not np.any(free := at > self._lowest):
                 return near  # budget and limits come before the bounds of what is trusted
-            at[int(np.argmax(np.where(free, at / self._lowest, 0)))] -= self._unit
+            site = int(np.argmax(np.where(free, at / self._lowest, 0)))
+            at[site] -= self._unit[site]
         return tuple(at.tolist())
 
     def _slopes(self, vector: np.ndarray) -> np.ndarray:
@@ -105,7 +104,8 @@ class Whole(Space):
         ends = np.log(np.stack([self._lowest, self._highest]) / self.reference)
         at, step, before = np.zeros(len(slopes)), 0.5, None
         for _ in range(_ROUNDS):
-            vector = np.maximum(np.round(self.reference * np.exp(at)), 1).astype(int)
+            vector = np.round(self.reference * np.exp(at) / self._unit) * self._unit
+            vector = np.clip(vector, self._lowest, self._highest).astype(int)
             if np.array_equal(vector, before):
                 break
             before = vector
@@ -151,7 +151,7 @@ class Whole(Space):
 
     def _steps(self, at: np.ndarray) -> Iterator[np.ndarray]:
         """Changes to try, large ones of few sites first."""
-        largest = max(int(np.max(at)) // (8 * self._unit), 1)
+        largest = max(int(np.max(at // (8 * self._unit))), 1)
         size = 2 ** int(np.log2(largest))
         while size > 1:
             for changes, _ in zip(unit_changes(len(at)), range(2), strict=False):
