@@ -12,6 +12,7 @@ from furs_jax.costs.macs import Macs
 from furs_jax.errors import BudgetError, ConfigError
 from furs_jax.networks.searchable import Searchable
 from furs_jax.options.units import amount, enough
+from furs_jax.widths.edges import cheaper, widened
 
 Channels = tuple[int, ...]
 
@@ -83,7 +84,7 @@ def fit_to_budget(
                 f"{cost.name}, or what is limited, may not rise for ever: its class needs `widest` "
                 "(furs_jax/costs/__init__.py)"
             )
-        floor, tried = _cheaper(cost, floor, budget, highest, unit), _FACTORS
+        floor, tried = cheaper(cost, floor, budget, highest, unit), _FACTORS
     _check_narrowest(cost, floor, budget, min_channels, channel_multiple, stepped)
 
     def scaled(factor: float, target: np.ndarray) -> np.ndarray:
@@ -129,46 +130,12 @@ def _filled(cost, vector, budget, lowest, highest, unit) -> np.ndarray:
 
 
 def _to_edges(cost, vector, budget, highest, unit, channels) -> np.ndarray:
-    """Wider wherever that costs no more, and with what that saves; nothing gets narrower.
-
-    Of what is free the cheapest is taken first, then what is narrowest beside `channels`.
-    """
-
-    def rank(wider: np.ndarray) -> tuple[float, float]:
-        return cost.of(wider), np.max(np.where(wider > vector, wider / channels, 0))
-
+    """Wider wherever that is free, and with what that saves; nothing gets narrower."""
     while True:
-        now = cost.of(vector)
-        free = [v for v in _wider(vector, highest, unit) if cost.of(v) <= now and cost.within(v)]
-        if free:
-            vector = min(free, key=rank)
-            continue
-        filled = _filled(cost, vector, budget, vector, highest, unit)
-        if filled is vector:
+        wider = widened(cost, vector, highest, unit, channels)
+        vector = _filled(cost, wider, budget, wider, highest, unit)
+        if vector is wider:
             return vector
-        vector = filled
-
-
-def _wider(vector, highest, unit) -> Iterator[np.ndarray]:
-    """All vectors with one of the sites wider."""
-    units = np.broadcast_to(unit, len(vector)).tolist()
-    for site, (width, high, step) in enumerate(zip(vector, highest, units, strict=True)):
-        for wider in range(width + step, int(high) + 1, step):
-            yield np.array([*vector[:site], wider, *vector[site + 1 :]])
-
-
-def _cheaper(cost, vector, budget, highest, unit) -> np.ndarray:
-    """The vector, or where it exceeds budget or limits one with wider sites that exceeds less."""
-
-    def excess(of: np.ndarray) -> float:
-        return max(cost.of(of) / budget, *(c.of(of) / most for _, c, most in cost.limits), 1.0)
-
-    while (now := excess(vector)) > 1:
-        wider = min(_wider(vector, highest, unit), key=excess, default=vector)
-        if excess(wider) >= now:
-            break
-        vector = wider
-    return vector
 
 
 def _leaning(

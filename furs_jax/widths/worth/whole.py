@@ -60,6 +60,7 @@ class Whole(Space):
         self._unit = unit = np.broadcast_to(channel_multiple, len(own))
         self.elasticities = self._slopes(own)
         floor, most = width_ends(len(own), min_channels, max_channels, unit)
+        self._least = self._cost.of(floor)  # a share of the budget may be less
         ends = np.stack([own, own if centre is None else centre])
         low, high = np.min(ends, axis=0) / _REACH, np.max(ends, axis=0) * _REACH
         self._lowest = np.clip(np.ceil(low / unit) * unit, floor, most)
@@ -67,9 +68,8 @@ class Whole(Space):
 
     def near(self, offsets: np.ndarray, share: float) -> Channels:
         target = self.reference * np.exp(offsets)
-        return fit_to_budget(
-            self._net, target, share * self._budget, **self._limits, cost=self._cost
-        )
+        budget = max(share * self._budget, min(self._least, self._budget))
+        return fit_to_budget(self._net, target, budget, **self._limits, cost=self._cost)
 
     def best(self, worth: Worth) -> Channels:
         far = self._equalised(worth.mean)
