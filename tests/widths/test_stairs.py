@@ -87,19 +87,36 @@ def test_vectors_are_known_and_end_on_edges_within_budget_and_limits(problem):
         assert max(map(cost.of, near)) == own
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_stairs_are_climbed_to_where_proportions_fit(seed):
-    """Of dents further up, too, which a bisection by one factor would not find."""
-    cost = Stairs(NET, seed)
-    highest = cost.widest()
-    everything = cost.of(highest)
-    found = fit_to_budget(NET, highest, everything, 1, UNITS, cost, highest)
-    assert found == highest
+def tabled(*tables):
+    """A cost of these tables, each of one site, the last number for all wider ones."""
+    cost = Stairs(NET)
+    for own, table in zip(cost._table, tables, strict=True):
+        own[:] = table[-1]
+        own[: len(table)] = table
+    return cost
+
+
+@pytest.mark.parametrize(
+    ("table", "units", "budget", "expected"),
+    [
+        # Beyond a dent, where one factor for all is not monotone.
+        ([[1, 5, 5, 5, 1.5, 2]] * 3, 1, 6.0, (16, 24, 32)),
+        # The first site saves what the second then uses; the third is a step of many.
+        ([[4, 1, 9], [1, 3, 9], [1, 9]], 1, 6.0, (4, 6, 4)),
+        # The first site narrower, and slower, would use up the budget, too.
+        ([[5, 1, 9], [1, 2, 4, 9], [1, 3, 8, 20]], 2, 10.0, (4, 3, 12)),
+        # Over a bump.
+        ([[1, 2, 1, 9], [1, 9], [1, 9]], 1, 3.5, (6, 3, 4)),
+    ],
+)
+def test_widths_end_on_the_edges_of_stairs(table, units, budget, expected):
+    cost = tabled(*table)
+    target = np.multiply(UNITS, units)
+    assert fit_to_budget(NET, target, budget, 1, UNITS, cost, cost.widest()) == expected
 
 
 def test_a_stepped_limit_is_kept_where_only_wider_ones_keep_it():
-    cost, limit = Macs(NET), Stairs(NET)
-    limit._table[:] = [9.0, 9.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    cost, limit = Macs(NET), tabled(*[[9, 9, 1, 2, 3, 4, 5, 6]] * 3)
     cost.limits = (Limit("stairs", limit, 3.5),)
     found = fit_to_budget(NET, NET.channels, 10**6, 1, UNITS, cost, limit.widest())
     assert found == (6, 9, 12)
