@@ -41,11 +41,22 @@ def test_from_the_first_move_on_all_widths_are_known(method, recording, tmp_path
         assert result["searched"]["cost"] <= result["budget"] == Stairs(NET).of(NET.channels)
 
 
-def test_with_a_budget_the_original_is_known_too(recording, tmp_path):
-    given = {**STAIRS, "width_multiplier": 1.0, "cost.budget": 40.0, "method": "uniform"}
-    result = recording.search(tmp_path, **given, **{"final.seeds": 1})
-    assert is_known(result["searched"]["channels"])
-    assert 36 < result["searched"]["cost"] <= 40
+class Strict(Stairs):
+    """Does not know the original's widths, either."""
+
+    def of(self, channels):
+        assert is_known(channels)
+        return super().of(channels)
+
+
+def test_with_a_budget_the_original_is_known_too_and_what_is_given_gets_so(recording, tmp_path):
+    given = {"cost.resource": f"{__name__}:Strict", "cost.budget": 40.0, "final.seeds": 1}
+    given |= {"search.rounds": 1, "channels": (5,)}
+    result = recording.search(tmp_path, **given, width_multiplier=1.0)
+    assert is_known(result["original"]["channels"])
+    assert 36 < result["original"]["cost"] <= 40
+    (line,) = workdir_lines(tmp_path, "rounds")
+    assert is_known(line["channels"])
 
 
 @pytest.mark.parametrize(

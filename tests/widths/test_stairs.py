@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from furs_jax.costs import Limit
+from furs_jax.costs import Cost, Limit
 from furs_jax.costs.macs import Macs
 from furs_jax.errors import BudgetError, ConfigError
 from furs_jax.networks.families.plain import Plain
@@ -113,6 +113,23 @@ def test_widths_end_on_the_edges_of_stairs(table, units, budget, expected):
     cost = tabled(*table)
     target = np.multiply(UNITS, units)
     assert fit_to_budget(NET, target, budget, 1, UNITS, cost, cost.widest()) == expected
+
+
+class Sum(Cost):
+    name = unit = "sum"
+
+    def of(self, channels):
+        return int(sum(channels))
+
+
+@pytest.mark.parametrize(
+    ("first", "expected"), [([1], (8, 18, 24)), ([1, 1, 1, 1, 0.5], (10, 15, 24))]
+)
+def test_of_what_is_free_the_cheapest_comes_first_then_the_narrowest(first, expected):
+    """By 8, 15, 24 a limit leaves one step, which the second site is the most behind by."""
+    cost = tabled(first, [1], [1])
+    cost.limits = (Limit("sum", Sum(NET), 50),)
+    assert fit_to_budget(NET, (40, 73, 120), 3.0, 1, UNITS, cost, cost.widest()) == expected
 
 
 def test_a_stepped_limit_is_kept_where_only_wider_ones_keep_it():
