@@ -76,17 +76,19 @@ def cost() -> ml_collections.ConfigDict:
     """What widths are counted in, and may cost."""
     options = ml_collections.ConfigDict()
     # What the budget is counted in, and utilised: "macs" of one image, "params",
-    # "activation_memory" (bytes of a forward pass), files in furs_jax/costs, or your own,
-    # "my_module:MyCost".
+    # "activation_memory" (bytes of a forward pass), "latency" (ms, measured on this device), files
+    # in furs_jax/costs, or your own, "my_module:MyCost".
     options.resource = "macs"
     # What the search may spend of it. None: what the original network costs. Given, it sets the
     # original's uniform width, and width_multiplier must stay 1.
     options.budget = config_dict.placeholder(float)
     options.batch_size = 1  # images of a forward pass, where the resource depends on it
+    # Of latency: what python -m furs_jax.bench latency wrote, a folder or its latency.json
+    options.table = config_dict.placeholder(str)
     # What no vector of the search may exceed beside the budget, as in cost.limits.params=12e6. The
     # original network may: what it is compared with stays what it is.
     options.limits = ml_collections.ConfigDict()
-    for resource in ("activation_memory", "macs", "params"):
+    for resource in ("activation_memory", "latency", "macs", "params"):
         options.limits[resource] = config_dict.placeholder(float)
     return options
 

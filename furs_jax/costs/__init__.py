@@ -24,6 +24,7 @@ class Cost:
       unit: of one of it, "MACs" or "ms".
       net: the network.
       batch_size: images of a forward pass, for what depends on it.
+      table: a file or folder of measurements, for what is measured.
       limits: what vectors may cost in other resources.
       is_stepped: whether it is measured at some widths: it may stay, or fall, where a site gets
         wider, which is then taken. It needs `widest`.
@@ -31,7 +32,9 @@ class Cost:
 
     name: str
     unit: str
+    is_measured = False  # by a clock, so that what is predicted is timed again in the end
     batch_size: int = 1
+    table: str | None = None
     limits: "tuple[Limit, ...]" = ()
     is_stepped: bool = False
 
@@ -87,13 +90,31 @@ class Cost:
     def on(self, net: Searchable) -> Self:
         """This cost, with its limits, of another network's vectors."""
         other = type(self)(net)
-        other.batch_size = self.batch_size
+        other.batch_size, other.table = self.batch_size, self.table
         other.limits = tuple(limit._replace(cost=limit.cost.on(net)) for limit in self.limits)
         return other
+
+    def every(self) -> "tuple[Cost, ...]":
+        """This cost and those that are limited beside it."""
+        return (self, *(limit.cost for limit in self.limits))
 
     def within(self, channels: Sequence[int]) -> bool:
         """Whether a vector keeps to all limits."""
         return all(cost.of(channels) <= most for _, cost, most in self.limits)
+
+    def check(self, device: str, dtype: str) -> None:
+        """Refuses, before any compute, what the cost can't be told of.
+
+        Args:
+          device: what JAX calls the kind.
+          dtype: of the computation.
+
+        Raises:
+          ConfigError: see above.
+        """
+
+    def digest(self) -> str | None:
+        """Of the files that the cost follows from, besides the options; None: there are none."""
 
     def record(self, channels: Sequence[int]) -> dict[str, Any]:
         """What a run's files hold of a vector's cost, beside its MACs and parameters."""
@@ -120,7 +141,7 @@ def load_cost(options: CostOptions, net: Searchable) -> Cost:
     def load(name: str) -> Cost:
         found = plugins.load("costs", name, "cost.resource")
         cost = plugins.behind(found, Cost, f"cost.resource={name!r}")(net)
-        cost.batch_size = options.batch_size
+        cost.batch_size, cost.table = options.batch_size, options.table
         return cost
 
     cost, given = load(options.resource), options.limits

@@ -59,7 +59,7 @@ def run_in_folder(
     console = Console(quiet or not hosts.is_first())
     watch = Watch(folder.path, console) if options.mode in _WITH_PAGE else None
     try:
-        for journal in (folder.metrics, folder.rounds, folder.finals):
+        for journal in (folder.metrics, folder.rounds, folder.measured, folder.finals):
             journal.read()  # damage is named before anything is computed
         options = fill(options, folder.begun_with())  # and goes on by
         result = folder.read_result()
@@ -115,12 +115,19 @@ def _begin(run: Run, finals: Sequence[str]) -> None:
     if run.options.mode not in AS_GIVEN:
         limits = {name: most for name, _, most in run.cost.limits}
         told["budget"] = {"most": run.budget, "unit": run.cost.unit, "limits": limits}
+    tables = {cost.name: cost.digest() for cost in run.cost.every()}
+    told["tables"] = {name: digest for name, digest in tables.items() if digest is not None}
     stored = folder.start(as_record(run.options), {"channels": channels, **told, **environment})
     begun = {name: stored.pop(name) or {} for name in told}  # not in runs of earlier versions
     if begun["data"].get("digests", data["digests"]) != data["digests"]:
         raise WorkdirError(
             f"workdir {folder.path} began with other images of {task.dataset.name} than are there "
             "now; give another --workdir, or those images to go on with it"
+        )
+    if begun["tables"] != told["tables"]:
+        raise WorkdirError(
+            f"workdir {folder.path} began with another cost.table than is there now; give another "
+            "--workdir, or that table to go on with it"
         )
     layers = json.loads(json.dumps(network)).get("layers")
     if isinstance(run.options.network, Given) and begun["network"].get("layers") != layers:

@@ -75,6 +75,8 @@ def prepare(options: Options) -> Prepared:
     task = Task(
         net, dataset, devices, dtype, options.eval_batch_size, objective, options.step_programs
     )
+    for own in cost.every():
+        own.check(devices[0].device_kind, dtype)
     prepared = Prepared(options, task, cost, budget, start, unpruned, bounds)
     method.check(options, prepared)
     return prepared

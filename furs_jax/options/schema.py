@@ -126,6 +126,7 @@ class CostOptions:
     resource: str = _of(Plugin(plugins.names("costs")))
     budget: float | None = _of(Either(_RESOURCE))
     batch_size: int = _of(_COUNT)
+    table: str | None = _of(Either(Path()))
     limits: LimitOptions
 
 

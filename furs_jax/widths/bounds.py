@@ -44,7 +44,7 @@ def known_widths(cost: Cost, multiple: int) -> tuple[int | tuple[int, ...], floa
       multiple: what they must be multiples of besides.
     """
     units, widest = multiple, math.inf
-    for one in (cost, *(limit.cost for limit in cost.limits)):
+    for one in cost.every():
         if (own := one.multiples()) is not None:
             units = tuple(np.lcm(units, own).tolist())
         if (own := one.widest()) is not None:

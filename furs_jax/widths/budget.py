@@ -78,7 +78,7 @@ def fit_to_budget(
         )
     floor, highest = width_ends(len(channels), min_channels, max_channels, channel_multiple)
     tried = (1.0,)
-    if stepped := any(one.is_stepped for one in (cost, *(limit.cost for limit in cost.limits))):
+    if stepped := any(one.is_stepped for one in cost.every()):
         if not np.all(np.isfinite(highest)):
             raise ConfigError(
                 f"{cost.name}, or what is limited, may not rise for ever: its class needs `widest` "

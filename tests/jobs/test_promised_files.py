@@ -40,7 +40,7 @@ def test_a_run_s_files_hold_what_the_readme_says(recording, tmp_path, monkeypatc
         assert record["next_macs"] == net.macs(record["next_channels"]) <= result["budget"]
     config = unseal((folder / "config.json").read_text())
     assert {"forward"} == _named("result.json") & {"forward"} & set(result)
-    begun = {"channels", "budget", "network", "data", "finals"}
+    begun = {"channels", "budget", "network", "data", "finals", "tables"}
     assert set(config) == {"config", *begun, "versions", "devices"}
     assert config["budget"] == {"most": result["budget"], "unit": "MACs", "limits": {}}
     images = {split: len(getattr(DATA, split).labels) for split in ("train", "search", "test")}

@@ -62,6 +62,11 @@ class Squares(Cost):
         return float(sum(c**2 for c in channels))
 
 
+class Tabled(Squares):
+    def of(self, channels):
+        return super().of(channels) * (2 if self.table else 1)
+
+
 # Option -> another value than `small` has, and what it needs beside it to matter. A path's is
 # filled in by the test.
 CHANGED = {
@@ -70,6 +75,8 @@ CHANGED = {
     "cost.budget": (3e5, {"width_multiplier": 1.0}),
     "cost.batch_size": (2, {"cost.resource": "activation_memory"}),
     "cost.limits.activation_memory": (3000.0, {}),
+    "cost.table": (".", {"cost.resource": f"{__name__}:Tabled"}),
+    "cost.limits.latency": (1.0, {}),  # which needs a table
     "cost.limits.macs": (45_000.0, {}),
     "cost.limits.params": (4500.0, {}),
     "objective": ("furs_jax.objectives:Objective", {}),
