@@ -20,6 +20,10 @@ BENCHMARKS = {
         "what more MACs would be worth beside the noise: whether a gain could be seen",
     ),
     "input": ("input", "images/s of the input pipeline, without a network"),
+    "latency": (
+        "layer_times",
+        "ms of a network's layers at a grid of widths: the table of cost.resource=latency",
+    ),
     "train": (
         "throughput",
         "images/s of the training step, of its input and of both, and what it waits for",
