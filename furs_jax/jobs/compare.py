@@ -46,11 +46,22 @@ class _Training(NamedTuple):
     init_from: bool = False
 
 
-def compare(run: Run, method: Method, searched: tuple[int, ...]) -> Record:
-    """Trains original, start and searched alike, from scratch, and reads the test split."""
+def compare(
+    run: Run, method: Method, searched: tuple[int, ...], found: tuple[int, ...] | None = None
+) -> Record:
+    """Trains original, start and searched alike, from scratch, and reads the test split.
+
+    Args:
+      run: the run.
+      method: what has found a vector.
+      searched: the vector to compare.
+      found: what the method has found, where that took longer than it may.
+    """
     options = run.options
     vectors = {ORIGINAL: run.task.net.channels, START: run.start, SEARCHED: searched}
     result: Record = {"budget": run.budget, "method": options.method}
+    if found not in (None, searched):
+        result["found"] = vector_entry(run.task.net, run.cost, found)
     trainings = [
         _Training(name, vectors[name], *((method, method.prunes) if name == SEARCHED else ()))
         for name in compared(run, method)
@@ -68,7 +79,9 @@ def compare(run: Run, method: Method, searched: tuple[int, ...]) -> Record:
     if options.final.timed:
         nets = {training.name: _tested(run, training, result) for training in trainings}
         with run.console.waiting("timing the networks"):
-            result["forward"] = forward_times(run.task, nets)
+            measured = any(cost.is_measured for cost in run.cost.every())
+            size = options.cost.batch_size if measured else None
+            result["forward"] = forward_times(run.task, nets, size)
     return result
 
 
@@ -126,7 +139,8 @@ def check_result(files: Files, result: Record, options: Options) -> None:
     if SEARCHED not in result:
         return
     method = load_method(options.method)
-    method.check_result(options, rounds, result)
+    found = result.get("found", result[SEARCHED])
+    method.check_result(options, rounds, {**result, SEARCHED: found})
     told = {"search_macs": _search_macs(rounds), **_differences(result)}
     told.update(_predicted(method, rounds))
     if "seconds" in result:  # not of earlier versions

@@ -18,7 +18,9 @@ _LEAST = 0.05  # seconds of one timing, which calls the network as often as that
 _MOST = 60.0  # seconds of all timings
 
 
-def forward_times(task: Task, nets: Mapping[str, Network]) -> dict[str, Any]:
+def forward_times(
+    task: Task, nets: Mapping[str, Network], batch_size: int | None = None
+) -> dict[str, Any]:
     """Times the forward pass of evaluation, images on the device, on the first local device.
 
     Networks take turns, so that other work on the machine meets all alike and the ratio of two
@@ -28,12 +30,13 @@ def forward_times(task: Task, nets: Mapping[str, Network]) -> dict[str, Any]:
     Args:
       task: of which the images' size and normalisation, the dtype and the batch size are taken.
       nets: name -> network at its own widths.
+      batch_size: images of a pass; None: as many as evaluation gives a device.
 
     Returns:
       device; batch_size; seconds: name -> those of an image in each turn.
     """
     device = jax.local_devices()[0]
-    batch = max(1, task.eval_batch_size // len(task.devices))
+    batch = batch_size or max(1, task.eval_batch_size // len(task.devices))
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (batch, *task.net.image_shape), np.uint8)
     passes = {
@@ -66,6 +69,5 @@ def _calls(call: Callable[[], jax.Array]) -> int:
 def _seconds(call: Callable[[], jax.Array], calls: int) -> float:
     start = time.perf_counter()
     for _ in range(calls):
-        result = call()
-    jax.block_until_ready(result)
+        jax.block_until_ready(call())
     return (time.perf_counter() - start) / calls

@@ -14,6 +14,7 @@ from furs_jax.data.arrays import Arrays, given_data
 from furs_jax.errors import ConfigError, DamagedError
 from furs_jax.jobs.compare import check_finals, compare, compared
 from furs_jax.jobs.harness import run_in_folder
+from furs_jax.jobs.measured import within_measured
 from furs_jax.machine.stop import Stop
 from furs_jax.methods import Method, load_method
 from furs_jax.networks.by_name import given_module
@@ -84,7 +85,7 @@ def perform(
         check_journals(run, method)
         found = method.search(run)
         _check_found(run, method, found)
-        return compare(run, method, found)
+        return compare(run, method, within_measured(run, found), found)
 
     def finals(run: Run) -> tuple[str, ...]:
         return compared(run, method)

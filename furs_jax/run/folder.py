@@ -35,6 +35,7 @@ class Files:
       path: the folder.
       config: path of the resolved config, with versions and devices.
       metrics, rounds, finals: journals of epochs, rounds and final trainings.
+      measured: journal of the found networks' times, where latency is budget or limit.
       result: path of the final result.
       checkpoints: folder of the checkpoints.
     """
@@ -46,6 +47,7 @@ class Files:
         self.config = self.path / "config.json"
         self.metrics = Journal(self.path / "metrics.jsonl", lines.check_epoch)
         self.rounds = Journal(self.path / "rounds.jsonl", lines.check_round)
+        self.measured = Journal(self.path / "measured.jsonl", lines.check_measured)
         self.finals = Journal(self.path / "finals.jsonl", lines.check_final)
 
     def trained(self, name: str) -> pathlib.Path | None:
@@ -119,7 +121,7 @@ class Workdir(Files):
 
     def _temporaries(self) -> list[pathlib.Path]:
         """What a kill may leave beside the files, or before the first."""
-        journals = (self.metrics, self.rounds, self.finals)
+        journals = (self.metrics, self.rounds, self.measured, self.finals)
         files = (self.config, self.result, *(journal.path for journal in journals))
         return [temporary(path) for path in files]
 

@@ -51,6 +51,13 @@ def check_final(record: Record) -> None:
             raise ValueError(f"{name} is {record[name]}, and no share")
 
 
+def check_measured(record: Record) -> None:
+    """A line of measured.jsonl."""
+    _need(record, channels=list, searched_ms=float, original_ms=float)
+    if not min(record["searched_ms"], record["original_ms"]) > 0:
+        raise ValueError("a time is not above zero")
+
+
 def is_reallocation(record: Record) -> bool:
     """Whether a line of rounds.jsonl is Network Adjustment's; other methods write their own."""
     return not {"furs", "increased", "next_channels"}.isdisjoint(record)

@@ -104,7 +104,7 @@ def record_calls(monkeypatch: pytest.MonkeyPatch) -> Recording:
 
         return estimate
 
-    def forward_times(task: Task, nets: dict[str, Any]) -> dict[str, Any]:
+    def forward_times(task: Task, nets: dict[str, Any], *_: Any) -> dict[str, Any]:
         made.calls.append(("times", {name: net.channels for name, net in nets.items()}))
         return {"device": "cpu", "batch_size": 1, "seconds": {name: [0.1, 0.2] for name in nets}}
 

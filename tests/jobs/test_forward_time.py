@@ -74,7 +74,7 @@ def test_the_real_network_is_called(task, monkeypatch):
 def test_a_search_tells_the_times_of_what_it_compared(tmp_path, monkeypatch):
     timed = []
 
-    def times(task, nets):
+    def times(task, nets, batch_size):
         timed.append({name: net.channels for name, net in nets.items()})
         seconds = {name: [2e-3 - 1e-3 * (name == "searched")] * 3 for name in nets}
         return {"device": "cpu", "batch_size": 16, "seconds": seconds}

@@ -264,7 +264,7 @@ def test_a_killed_run_ends_with_the_same_small_networks(finished, tmp_path, monk
     shutil.rmtree(changed := copy / "checkpoints/final_searched_1_pruned")
     shutil.copytree(folder / "checkpoints/final_searched_0_pruned", changed)
     timed = {}  # the networks as they were tested
-    monkeypatch.setattr(compare, "forward_times", lambda task, nets: timed.update(nets))
+    monkeypatch.setattr(compare, "forward_times", lambda task, nets, size: timed.update(nets))
     again = search(small_config(**RUN, **{"final.timed": True}), copy, quiet=True)
     assert timeless(again) == timeless(result)
     sizes = {name: net.params(net.channels) for name, net in timed.items()}

@@ -1,0 +1,73 @@
+"""A found vector that is to keep to a latency is timed, and narrowed where it doesn't."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from furs_jax.jobs.forward_time import forward_times
+from furs_jax.machine import hosts
+from furs_jax.run.context import Run
+from furs_jax.training.distill import ORIGINAL
+from furs_jax.widths.budget import fit_to_budget
+
+Channels = tuple[int, ...]
+
+_ATTEMPTS = 8
+_FURTHER = 0.995  # of what would just do, since times differ from turn to turn
+
+
+def within_measured(run: Run, found: Channels) -> Channels:
+    """The found vector, or one of its proportions that keeps to what is measured, when measured.
+
+    A table predicts latency to some percent. So where budget or a limit is one the found network
+    and the original are timed in turn, and where it takes longer than it may the budget is lowered
+    by as much. Without a budget given the original's own time is what it may take.
+
+    measured.jsonl holds the times of each attempt, by which a run goes on as it would have.
+    """
+    given = run.options.cost.budget
+    allowed = {"budget": given} if run.cost.is_measured else {}
+    allowed |= {name: most for name, cost, most in run.cost.limits if cost.is_measured}
+    if not allowed:
+        return found
+    journal, share, vector = run.workdir.measured, 1.0, found
+    for attempt in range(_ATTEMPTS):
+        records = journal.read()
+        if attempt == len(records):
+            journal.append({"channels": list(vector), **_times(run, vector)})
+            records = journal.read()
+        record = records[attempt]
+        if record["channels"] != list(vector):
+            raise journal.damaged(attempt + 1, f"it is not of {list(vector)}")
+        own, original = record["searched_ms"], record["original_ms"]
+        over = own / min(original if most is None else most for most in allowed.values())
+        run.console.print(
+            f"measured in turn: found {own:.4g} ms, original {original:.4g} ms"
+            + ("" if over <= 1 else f"; {over:.3f} times what it may take, so it is narrowed")
+        )
+        if over <= 1:
+            return vector
+        share *= _FURTHER / over
+        vector = _narrowed(run, found, share)
+    run.console.print(f"after {_ATTEMPTS} attempts it still takes longer than it may")
+    return vector
+
+
+def _times(run: Run, vector: Sequence[int]) -> dict[str, Any]:
+    """ms of a forward pass, medians, by the first host's clock."""
+    net, size = run.task.net, run.options.cost.batch_size
+    nets = {ORIGINAL: net, "searched": net.of(vector)}
+    with run.console.waiting("timing the found network"):
+        seconds = hosts.from_first(lambda: forward_times(run.task, nets, size)["seconds"])
+    return {f"{name}_ms": 1000 * size * statistics.median(own) for name, own in seconds.items()}
+
+
+def _narrowed(run: Run, found: Channels, share: float) -> Channels:
+    cost, budget = run.cost.on(run.task.net), run.budget
+    if cost.is_measured:
+        budget = share * budget
+    cost.limits = tuple(
+        limit._replace(most=share * limit.most) if limit.cost.is_measured else limit
+        for limit in cost.limits
+    )
+    return fit_to_budget(run.task.net, found, budget, cost=cost, **run.bounds._asdict())
