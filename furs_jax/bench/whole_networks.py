@@ -47,22 +47,23 @@ def judged(table: LatencyTable, task: Task, seed: int) -> tuple[LatencyTable, di
     measured = np.array([1000 * size * statistics.median(own) for own in seconds])
     layers = np.array([table.ms(vector) for vector in vectors])
     macs = np.array([net.macs(vector) for vector in vectors], float)
-    rows, predicted = [], {}
-    for name, x in (("this table", layers), ("MACs", macs)):
-        constant, factor = fitted(x[:_FITTED], measured[:_FITTED])
-        predicted[name] = constant + factor * x
-        for kind, part in (
-            ("of all sizes", slice(_FITTED, alike)),
-            ("of equal MACs", slice(alike, None)),
-        ):
-            errors = errors_of(predicted[name][part], measured[part])
-            rows.append((f"{name}, {kind}", *_shown(errors)))
-            if (name, kind) == ("this table", "of all sizes"):
-                table = table._replace(constant=constant, factor=factor, mean_error=errors.mean)
+    constant, factor = fitted(layers[:_FITTED], measured[:_FITTED])
+    by_table = constant + factor * layers
+    of_macs = fitted(macs[:_FITTED], measured[:_FITTED])
+    by_macs = of_macs[0] + of_macs[1] * macs
+    sizes, equal = slice(_FITTED, alike), slice(alike, None)
+    errors = errors_of(by_table[sizes], measured[sizes])
+    rows = [
+        ("this table, all sizes", *_shown(errors)),
+        ("this table, equal MACs", *_shown(errors_of(by_table[equal], measured[equal]))),
+        ("MACs, all sizes", *_shown(errors_of(by_macs[sizes], measured[sizes]))),
+        ("MACs, equal MACs", *_shown(errors_of(by_macs[equal], measured[equal]))[:2], "none"),
+    ]
+    table = table._replace(constant=constant, factor=factor, mean_error=errors.mean)
     told = {
         "vectors": [list(vector) for vector in vectors],
         "measured": measured.tolist(),
-        "predicted": predicted["this table"].tolist(),
+        "predicted": by_table.tolist(),
         "fitted": _FITTED,
         "of_equal_macs": _ALIKE,
     }
