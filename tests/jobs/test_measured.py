@@ -7,8 +7,8 @@ import pytest
 
 from furs_jax.costs import Cost, Limit
 from furs_jax.costs.macs import Macs
-from furs_jax.errors import DamagedError
-from furs_jax.jobs import measured
+from furs_jax.errors import ConfigError, DamagedError, WorkdirError
+from furs_jax.jobs import compare, measured
 from furs_jax.jobs.measured import within_measured
 from furs_jax.machine.sealed import read_json
 from furs_jax.networks import get_network
@@ -37,14 +37,17 @@ def times(monkeypatch):
     def forward_times(task, nets, batch_size):
         assert batch_size == 4
         timed.append({name: net.channels for name, net in nets.items()})
-        seconds = {}
-        for name, net in nets.items():
-            slower = 1 if net.channels == NET.channels else SLOWER
-            seconds[name] = [slower * Milliseconds(net).of(net.channels) / 4 / 1000] * 3
+        seconds = {name: [ms_of(net.channels) / 4 / 1000] * 3 for name, net in nets.items()}
         return {"device": "cpu", "batch_size": 4, "seconds": seconds}
 
     monkeypatch.setattr(measured, "forward_times", forward_times)
+    monkeypatch.setattr(compare, "forward_times", forward_times)
     return timed
+
+
+def ms_of(channels, power=1.0):
+    own, predicted = (Milliseconds(NET).of(c) for c in (NET.channels, channels))
+    return own if tuple(channels) == NET.channels else SLOWER * own * (predicted / own) ** power
 
 
 def run_in(folder, cost, given=None):
@@ -81,11 +84,34 @@ def test_what_takes_longer_is_narrowed_until_it_doesn_t(given, times, tmp_path):
     assert times == []
     with pytest.raises(DamagedError, match="it is not of"):
         within_measured(run_in(tmp_path, Milliseconds(NET), given), NET.channels)
+    journal = run.workdir.measured
+    journal.append({"channels": [1], "searched_ms": 0.0, "original_ms": 1.0})
+    with pytest.raises(DamagedError, match="a time is not above zero"):
+        journal.read()
+
+
+def test_it_is_narrowed_until_it_keeps_to_it_however_often(times, tmp_path, monkeypatch):
+    """Where narrowing saves less than is predicted."""
+    of = ms_of
+    monkeypatch.setitem(globals(), "ms_of", lambda channels: of(channels, 0.5))
+    run = run_in(tmp_path, Milliseconds(NET))
+    vector = within_measured(run, found_within(run))
+    assert len(times) > 3
+    assert ms_of(vector) <= Milliseconds(NET).of(NET.channels)
+
+
+def test_of_budget_and_limit_the_lower_one_counts(times, tmp_path):
+    cost = Milliseconds(NET)
+    most = 0.9 * cost.of(NET.channels)
+    cost.limits = (Limit("latency", Milliseconds(NET), most),)
+    run = run_in(tmp_path, cost)
+    vector = within_measured(run, found_within(run))
+    assert 0.95 * most < SLOWER * cost.of(vector) <= most
 
 
 def test_a_limit_is_kept_and_the_budget_used_beside_it(times, tmp_path):
     macs = Macs(NET)
-    most = 0.9 * Milliseconds(NET).of(NET.channels)
+    most = Milliseconds(NET).of(found_within(run_in(tmp_path, macs)))
     macs.limits = (Limit("latency", Milliseconds(NET), most),)
     run = run_in(tmp_path, macs)
     vector = within_measured(run, found_within(run))
@@ -101,25 +127,37 @@ def test_other_resources_are_not_timed(times, tmp_path):
     assert not run.workdir.measured.path.exists()
 
 
-class Swapped(Milliseconds):
+class Tabled(Milliseconds):
     """Known by a file, as a table is."""
 
     def digest(self):
         return DIGEST[0]
 
+    def check(self, device, dtype):
+        if (device, dtype) != ("cpu", "float32"):
+            raise ConfigError(f"not measured for {device}, {dtype}")
+
 
 DIGEST = ["a"]
+
+
+def test_a_cost_that_is_not_known_here_is_refused_before_there_is_a_folder(recording, tmp_path):
+    given = {"cost.resource": f"{__name__}:Tabled", "dtype": "bfloat16"}
+    with pytest.raises(ConfigError, match="not measured for cpu, bfloat16"):
+        recording.search(tmp_path / "w", **given)
+    assert not (tmp_path / "w").exists()
 
 
 def test_a_search_trains_what_keeps_to_it_and_tells_what_was_found(times, recording, tmp_path):
     given = {
         "width_multiplier": 0.5,
         "final.seeds": 1,
-        "cost.resource": f"{__name__}:Swapped",
+        "cost.resource": f"{__name__}:Tabled",
         "cost.batch_size": 4,
         "reallocate.num_layers": 2,
     }
     result = recording.search(tmp_path, **given)
+    assert list(times[-1]) == ["original", "searched"]  # told by the batches that it is counted in
     most = Milliseconds(NET).of(NET.channels)
     assert result["budget"] == most
     assert SLOWER * result["searched"]["cost"] <= most < SLOWER * result["found"]["cost"]
@@ -133,7 +171,7 @@ def test_a_search_trains_what_keeps_to_it_and_tells_what_was_found(times, record
     (tmp_path / "result.json").unlink()
     DIGEST[0] = "b"
     try:
-        with pytest.raises(Exception, match="began with another cost.table than is there now"):
+        with pytest.raises(WorkdirError, match="began with another cost.table than is there now"):
             recording.search(tmp_path, **given)
     finally:
         DIGEST[0] = "a"

@@ -1,6 +1,7 @@
 """Pieces of a forward pass: together they are the network, and each can be known again."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -70,6 +71,16 @@ def test_batchnorm_and_activation_belong_to_their_convolution():
             size for v in (*piece.program.invars, *piece.program.outvars) for size in v.aval.shape
         ]
         assert list(piece.sizes) == sizes
+
+
+def test_a_kernel_is_one_whatever_it_is_computed_in():
+    def dense(bias, kernel, images):
+        return images.astype(jnp.bfloat16) @ kernel.astype(jnp.bfloat16) + bias[None]
+
+    bias, kernel, images = (jnp.zeros(s, jnp.bfloat16) for s in ((4,), (3, 4), (2, 3)))
+    traced = jax.make_jaxpr(dense)(bias, kernel.astype(jnp.float32), images.astype(jnp.float32))
+    piece = segments(traced.jaxpr)[-1]
+    assert [piece.program.invars[place].aval.shape for place in piece.kernels] == [(3, 4)]
 
 
 def test_a_sum_stands_alone_and_pads_what_it_reads():
