@@ -19,7 +19,7 @@ from furs_jax.networks.segments import Segment, module_segments
 FILE = "latency.json"
 MOST_ERROR = 0.1  # mean relative error of predictions, above which a table is not to be used
 _SPAN = 2.0  # times as wide and as narrow: what a smoothed marginal looks at
-_FLATTEST = 0.1  # of a site's mean slope: no smoothed marginal is less
+_LEAST = 0.1  # of an equal share of the whole time: what each site counts at least
 _AGAIN = "measure anew: python -m furs_jax.bench latency, with the same config"
 
 
@@ -123,7 +123,8 @@ class Latency(Cost):
 
     A staircase has flat steps, and a wider layer may be faster than a narrow one, so `smoothed`
     marginals are the slopes of a straight line, by least squares, through what a site takes at
-    half to twice its width, and at least a tenth of what it takes from its narrowest to its widest.
+    half to twice its width. Where that is flat or falls, a site counts as if it took a tenth of an
+    equal share of what the network takes.
     """
 
     name, unit = "latency", "ms"
@@ -140,17 +141,10 @@ class Latency(Cost):
             every = np.arange(unit, most + 1, unit)
             near = every[(every >= width / _SPAN) & (every <= width * _SPAN)]
             near = near if len(near) > 1 else every
-            times = self._along(channels, site, near)
-            slope = np.polyfit(near, times, 1)[0]
-            ends = self._along(channels, site, every[[0, -1]])
-            mean = max((ends[1] - ends[0]) / (every[-1] - every[0] or 1), 1e-9 * times.mean())
-            found.append(max(slope, _FLATTEST * mean))
-        return np.array(found)
-
-    def _along(self, channels: Sequence[int], site: int, widths: np.ndarray) -> np.ndarray:
-        return np.array(
-            [self.of([*channels[:site], int(w), *channels[site + 1 :]]) for w in widths]
-        )
+            times = [self.of([*channels[:site], w, *channels[site + 1 :]]) for w in near.tolist()]
+            found.append(np.polyfit(near, times, 1)[0] if len(near) > 1 else 0.0)
+        equal = self.of(channels) / len(channels) / np.asarray(channels)
+        return np.maximum(found, _LEAST * equal)
 
     def multiples(self) -> tuple[int, ...]:
         return self._table().units

@@ -148,7 +148,7 @@ def test_a_cost_that_is_not_known_here_is_refused_before_there_is_a_folder(recor
     assert not (tmp_path / "w").exists()
 
 
-def test_a_search_trains_what_keeps_to_it_and_tells_what_was_found(times, recording, tmp_path):
+def test_a_search_trains_what_keeps_to_it_and_tells_what_was_found(recording, times, tmp_path):
     given = {
         "width_multiplier": 0.5,
         "final.seeds": 1,
