@@ -52,6 +52,9 @@ def prepare(options: Options) -> Prepared:
     devices = set_up(options.cpu_devices, batch_sizes.values())
     hosts.agree("the data", data_digests(dataset))
     cost, budget = initial_network(options, dataset)
+    dtype = resolve_dtype(options.dtype)
+    for own in cost.every():
+        own.check(devices[0].device_kind, dtype)
     _check_units(options, method, cost)
     net = cost.net
     unpruned = unpruned_network(options, dataset)
@@ -71,12 +74,9 @@ def prepare(options: Options) -> Prepared:
     check_recipe(options.final.train, "final.train", final_split(options, dataset))
     if options.mode == "furs":
         check_images(options.furs, dataset.search)
-    dtype = resolve_dtype(options.dtype)
     task = Task(
         net, dataset, devices, dtype, options.eval_batch_size, objective, options.step_programs
     )
-    for own in cost.every():
-        own.check(devices[0].device_kind, dtype)
     prepared = Prepared(options, task, cost, budget, start, unpruned, bounds)
     method.check(options, prepared)
     return prepared
@@ -95,6 +95,7 @@ def _check_units(options: Options, method: Method, cost: Cost) -> None:
     for moves, option, way_on in (
         (method.moves_in_units, f"method={options.method}", "give another method"),
         (not options.search.blocks, "search.blocks=True", "give search.blocks=False"),
+        (options.mode != "truth", "bench truth", "give another benchmark"),
     ):
         if not moves:
             raise ConfigError(

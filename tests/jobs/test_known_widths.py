@@ -1,11 +1,15 @@
 """Runs whose cost is known of some widths only: they keep to these, or are refused."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from furs_jax.errors import ConfigError
+from furs_jax.jobs.prepare import prepare
 from furs_jax.jobs.search import search
 from furs_jax.networks import get_network
+from furs_jax.options.parse import parse
 from tests.jobs.recorded import Training, workdir_lines
 from tests.small_runs import small_config
 from tests.stairs import UNITS, Stairs
@@ -73,3 +77,9 @@ def test_what_would_ask_for_others_is_refused(given, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
         search(small_config(**STAIRS, **given), tmp_path / "w", quiet=True)
     assert not (tmp_path / "w").exists()
+
+
+def test_a_benchmark_that_would_ask_for_others_is_refused():
+    options = dataclasses.replace(parse(small_config(**STAIRS)), mode="truth")
+    with pytest.raises(ConfigError, match="bench truth asks for others, too; give another bench"):
+        prepare(options)
