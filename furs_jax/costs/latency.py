@@ -86,11 +86,17 @@ class LatencyTable(NamedTuple):
         )
         numbers = {name: float(record[name]) for name in ("constant", "factor", "mean_error")}
         units, widest = (tuple(map(int, record[name])) for name in ("units", "widest"))
-        if not all(np.isfinite(p.rows).all() and p.rows.ndim == 2 for p in places):
-            raise ValueError("a time is no number")
+        if not all(p.rows.shape[1:] == (len(p.columns) + 1,) for p in places):
+            raise ValueError("a row has not a time for its widths")
         if not len(units) == len(widest) == formula["slopes"].shape[1]:
             raise ValueError("its sites are not as many as its widths")
-        return cls(dict(record["measured"]), MacsModel(**formula), places, units, widest, **numbers)
+        if not all(1 <= unit <= most for unit, most in zip(units, widest, strict=True)):
+            raise ValueError("a site has no widths")
+        model = MacsModel(**formula)
+        table = cls(dict(record["measured"]), model, places, units, widest, **numbers)
+        if not 0 < table.ms(widest) < math.inf:
+            raise ValueError("its widest network takes no time")
+        return table
 
 
 def conditions(device: str, dtype: str, batch_size: int) -> dict[str, Any]:

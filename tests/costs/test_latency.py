@@ -169,7 +169,18 @@ def test_what_is_no_table_is_refused_with_what_to_do(folder, tmp_path):
     (folder / FILE).write_text(json.dumps({**record, "constant": 0.4}))
     with pytest.raises(DamagedError, match="it has changed since it was written"):
         latency(folder).of((8, 8, 8))
-    for field, value in (("places", 3), ("units", [4]), ("formula", {}), ("factor", "much")):
+    first = record["places"][0]
+    for field, value in (
+        ("places", 3),
+        ("places", [{**first, "rows": [[1.0, 2.0, 3.0, 4.0]]}, *record["places"][1:]]),
+        ("places", [{**first, "columns": [10**6]}, *record["places"][1:]]),
+        ("places", [{**place, "rows": []} for place in record["places"]]),
+        ("units", [4]),
+        ("units", [0, 4, 4]),
+        ("formula", {}),
+        ("factor", "much"),
+        ("constant", -1e9),
+    ):
         record.pop("crc32", None)
         write_json(folder / FILE, {**record, field: value})
         with pytest.raises(DamagedError, match="it is no table of latencies"):
