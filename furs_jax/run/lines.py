@@ -53,8 +53,9 @@ def check_final(record: Record) -> None:
 
 def check_measured(record: Record) -> None:
     """A line of measured.jsonl."""
-    _need(record, channels=list, searched_ms=float, original_ms=float)
-    if not min(record["searched_ms"], record["original_ms"]) > 0:
+    times = ("searched_ms", "original_ms", "ratio")
+    _need(record, channels=list, **dict.fromkeys(times, float))
+    if not min(record[name] for name in times) > 0:
         raise ValueError("a time is not above zero")
 
 

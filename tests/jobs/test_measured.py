@@ -85,9 +85,23 @@ def test_what_takes_longer_is_narrowed_until_it_doesn_t(given, times, tmp_path):
     with pytest.raises(DamagedError, match="it is not of"):
         within_measured(run_in(tmp_path, Milliseconds(NET), given), NET.channels)
     journal = run.workdir.measured
-    journal.append({"channels": [1], "searched_ms": 0.0, "original_ms": 1.0})
+    journal.append({"channels": [1], "searched_ms": 0.0, "original_ms": 1.0, "ratio": 1.0})
     with pytest.raises(DamagedError, match="a time is not above zero"):
         journal.read()
+
+
+def test_turns_are_compared_with_their_own(monkeypatch, tmp_path):
+    """Where something else ran in most of the original's turns."""
+
+    def forward_times(task, nets, batch_size):
+        return {"seconds": {"original": [1.0, 1.1, 9.0], "searched": [0.9, 1.0, 8.0]}}
+
+    monkeypatch.setattr(measured, "forward_times", forward_times)
+    run = run_in(tmp_path, Milliseconds(NET))
+    assert within_measured(run, NET.channels) == NET.channels
+    (line,) = run.workdir.measured.read()
+    assert line["ratio"] == pytest.approx(0.9)
+    assert (line["original_ms"], line["searched_ms"]) == (4400.0, 4000.0)
 
 
 def test_it_is_narrowed_until_it_keeps_to_it_however_often(times, tmp_path, monkeypatch):
