@@ -76,7 +76,7 @@ def test_what_takes_longer_is_narrowed_until_it_doesn_t(given, times, tmp_path):
     vector = within_measured(run, found)
     assert 0.97 * allowed < SLOWER * run.cost.of(vector) <= allowed
     assert [one["original"] for one in times] == [NET.channels] * len(times)  # in turn with it
-    assert [one["searched"] for one in times][::-1][0] == vector
+    assert times[-1]["searched"] == vector
     assert len(run.workdir.measured.read()) == len(times) == 2
     # Goes on by what was measured before, whatever it would be now.
     times.clear()
@@ -112,6 +112,21 @@ def test_it_is_narrowed_until_it_keeps_to_it_however_often(times, tmp_path, monk
     vector = within_measured(run, found_within(run))
     assert len(times) > 3
     assert ms_of(vector) <= Milliseconds(NET).of(NET.channels)
+
+
+def test_where_narrowing_saves_more_than_is_predicted_it_goes_halfway_back(
+    times, tmp_path, monkeypatch
+):
+    of = ms_of
+    monkeypatch.setitem(globals(), "ms_of", lambda channels: of(channels, 4.0))
+    run = run_in(tmp_path, Milliseconds(NET))
+    vector, allowed = within_measured(run, found_within(run)), Milliseconds(NET).of(NET.channels)
+    measured_ms = [ms_of(one["searched"]) for one in times]
+    assert measured_ms[0] > allowed > measured_ms[1]
+    assert measured_ms[1] < 0.97 * allowed
+    assert 0.97 * allowed < ms_of(vector) <= allowed
+    assert ms_of(vector) == max(ms for ms in measured_ms if ms <= allowed)
+    assert within_measured(run, found_within(run)) == vector  # by the journal
 
 
 def test_of_budget_and_limit_the_lower_one_counts(times, tmp_path):
