@@ -9,7 +9,6 @@ import itertools
 import math
 import pathlib
 import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -28,6 +27,7 @@ from furs_jax.costs.latency import (
     widths_of,
 )
 from furs_jax.errors import ConfigError, WorkdirError
+from furs_jax.jobs.forward_time import seconds_per_call
 from furs_jax.jobs.prepare import prepare
 from furs_jax.machine.sealed import write_json
 from furs_jax.networks.counting import MacsModel, fit_macs
@@ -211,18 +211,11 @@ def _in_turn(calls: dict[str, Callable[[], Any]]) -> dict[str, float]:
     often, turns = {}, {key: [] for key in calls}
     for key, call in calls.items():
         call()  # compiles
-        often[key] = 1 + int(_LEAST / _seconds(call, 1))
+        often[key] = 1 + int(_LEAST / seconds_per_call(call, 1))
     for _ in range(_TURNS):
         for key, call in calls.items():
-            turns[key].append(1000 * _seconds(call, often[key]))
+            turns[key].append(1000 * seconds_per_call(call, often[key]))
     return {key: statistics.median(own) for key, own in turns.items()}
-
-
-def _seconds(call: Callable[[], Any], times: int) -> float:
-    start = time.perf_counter()
-    for _ in range(times):
-        jax.block_until_ready(call())
-    return (time.perf_counter() - start) / times
 
 
 def _repeated(piece: Segment, bytes_of_net: int, device: jax.Device) -> Callable[[], Any]:

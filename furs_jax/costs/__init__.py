@@ -28,15 +28,16 @@ class Cost:
       limits: what vectors may cost in other resources.
       is_stepped: whether it is measured at some widths: it may stay, or fall, where a site gets
         wider, which is then taken. It needs `widest`.
+      is_measured: whether it predicts what a clock tells, so that what is found is timed, too.
     """
 
     name: str
     unit: str
-    is_measured = False  # by a clock, so that what is predicted is timed again in the end
     batch_size: int = 1
     table: str | None = None
     limits: "tuple[Limit, ...]" = ()
     is_stepped: bool = False
+    is_measured: bool = False
 
     def __init__(self, net: Searchable):
         self.net = net

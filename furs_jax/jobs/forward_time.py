@@ -49,7 +49,7 @@ def forward_times(
         if turn >= _FEWEST and time.perf_counter() - begun > _MOST:
             break
         for name, call in passes.items():
-            found[name].append(_seconds(call, calls[name]) / batch)
+            found[name].append(seconds_per_call(call, calls[name]) / batch)
     return {"device": device.device_kind, "batch_size": batch, "seconds": found}
 
 
@@ -63,10 +63,11 @@ def _forward(task: Task, net: Network, images: jax.Array) -> Callable[[], jax.Ar
 def _calls(call: Callable[[], jax.Array]) -> int:
     """How many calls a timing needs; the first call compiles."""
     jax.block_until_ready(call())
-    return 1 + int(_LEAST / _seconds(call, 1))
+    return 1 + int(_LEAST / seconds_per_call(call, 1))
 
 
-def _seconds(call: Callable[[], jax.Array], calls: int) -> float:
+def seconds_per_call(call: Callable[[], Any], calls: int) -> float:
+    """Each call is waited for before the next."""
     start = time.perf_counter()
     for _ in range(calls):
         jax.block_until_ready(call())

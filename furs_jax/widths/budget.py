@@ -65,27 +65,52 @@ def fit_to_budget(
       ConfigError: the network can't be built with all multiples of channel_multiple, or a cost is
         stepped and max_channels bounds nothing.
     """
-    cost = cost or Macs(net)
-    unit = np.asarray(channel_multiple)
+    cost, unit = cost or Macs(net), np.asarray(channel_multiple)
     if np.any(unit % net.multiple):
         raise ConfigError(
             f"{net.name} can be built with multiples of {net.multiple} channels only; give "
             f"reallocate.channel_multiple={net.multiple}"
         )
+    floor, highest = _affordable_ends(
+        cost, len(channels), budget, min_channels, max_channels, channel_multiple
+    )
+    own = np.array(channels, float)
+    nearest = _in_proportion(cost, own, budget, floor, highest, unit)
+    if cost.is_stepped:
+        nearest = _to_edges(cost, nearest, budget, highest, unit, own)
+    return tuple(nearest.tolist())
+
+
+def _affordable_ends(
+    cost, sites, budget, min_channels, max_channels, channel_multiple
+) -> tuple[np.ndarray, np.ndarray]:
+    """The narrowest and the widest of each site, of which the narrowest is within the budget.
+
+    Raises BudgetError, or ConfigError of a stepped cost without bounds; see `fit_to_budget`.
+    """
     if not budget <= _MOST:
         raise BudgetError(
             f"the budget of {amount(budget)} {cost.unit} is too large; give at most {_MOST:,}"
         )
-    floor, highest = width_ends(len(channels), min_channels, max_channels, channel_multiple)
-    tried = (1.0,)
-    if stepped := any(one.is_stepped for one in cost.every()):
+    floor, highest = width_ends(sites, min_channels, max_channels, channel_multiple)
+    if stepped := _is_stepped(cost):
         if not np.all(np.isfinite(highest)):
             raise ConfigError(
                 f"{cost.name}, or what is limited, may not rise for ever: its class needs `widest` "
                 "(furs_jax/costs/__init__.py)"
             )
-        floor, tried = cheaper(cost, floor, budget, highest, unit), _FACTORS
+        floor = cheaper(cost, floor, budget, highest, np.asarray(channel_multiple))
     _check_narrowest(cost, floor, budget, min_channels, channel_multiple, stepped)
+    return floor, highest
+
+
+def _is_stepped(cost: Cost) -> bool:
+    return any(one.is_stepped for one in cost.every())
+
+
+def _in_proportion(cost, channels, budget, floor, highest, unit) -> np.ndarray:
+    """All sites scaled by one factor, leaning where limits ask for it, then single steps."""
+    tried = _FACTORS if _is_stepped(cost) else (1.0,)
 
     def scaled(factor: float, target: np.ndarray) -> np.ndarray:
         return np.clip(np.floor(factor * target / unit + 0.5) * unit, floor, highest).astype(int)
@@ -98,25 +123,22 @@ def fit_to_budget(
 
     def begun(tightness: float) -> np.ndarray:
         """In budget and limits, with no more leaning than limits tightened so much ask for."""
-        own, free = np.array(channels, float), floor < highest
-        target = _leaning(cost, own, free, tightness, lambda t: largest(t, affordable))
+        free = floor < highest
+        target = _leaning(cost, channels, free, tightness, lambda t: largest(t, affordable))
         return largest(target, lambda v: affordable(v) and cost.within(v))
 
     nearest = vector = begun(1.0)
     ways = [(vector, share) for share in _REACH]  # proportions before the last MACs
-    if cost.limits and not cost.within(largest(np.array(channels, float), affordable)):
+    if cost.limits and not cost.within(largest(channels, affordable)):
         ways += [(begun(0.98), share) for share in _REACH]
     for vector, share in ways:
         reach = np.maximum(share * vector, 2 * unit)
         lowest = np.maximum(vector - reach, floor)
         found = _filled(cost, vector, budget, lowest, highest, unit)
         if budget - cost.of(found) <= TOLERANCE * budget:
-            nearest = found
-            break
+            return found
         nearest = max(nearest, found, key=cost.of)
-    if cost.is_stepped:
-        nearest = _to_edges(cost, nearest, budget, highest, unit, np.asarray(channels))
-    return tuple(nearest.tolist())
+    return nearest
 
 
 def _filled(cost, vector, budget, lowest, highest, unit) -> np.ndarray:

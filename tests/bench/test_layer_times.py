@@ -52,7 +52,7 @@ def clock(monkeypatch):
         return call
 
     monkeypatch.setattr(whole_networks, "forward_times", forward_times)
-    monkeypatch.setattr(layer_times, "_seconds", seconds)
+    monkeypatch.setattr(layer_times, "seconds_per_call", seconds)
     monkeypatch.setattr(layer_times, "_repeated", repeated)
     return timed
 
