@@ -23,7 +23,6 @@ from furs_jax.widths.worth.surface import features
 SEARCHES = {
     "response": table_searches.response,
     "response, expecting": table_searches.expecting,
-    "response, stopping": table_searches.stopping,
     "greedy": table_searches.greedy,
     "evolution": table_searches.evolution,
     "random": table_searches.random,

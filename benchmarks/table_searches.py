@@ -61,15 +61,21 @@ class Told(NamedTuple):
 
 
 def response(
-    table: Table,
-    seed: int,
-    counts: Sequence[int],
-    least: float = -1.0,
-    quantile: float = RULES.quantile,
+    table: Table, seed: int, counts: Sequence[int], least: float = RULES.least
 ) -> Iterator[Told]:
-    """By the surface. With `least` above zero it may stop before; see `Rules`."""
+    """By the surface; each number of trainings is the most of a search of its own."""
+    for count in counts:
+        yield from _by_surface(table, seed, [count], least)
+
+
+def expecting(table: Table, seed: int, counts: Sequence[int]) -> Iterator[Told]:
+    """By the surface, all trainings, and the vector of the highest expected gain, however low."""
+    yield from _by_surface(table, seed, counts, least=-1.0)
+
+
+def _by_surface(table: Table, seed: int, counts: Sequence[int], least: float) -> Iterator[Told]:
     rng = np.random.default_rng((seed, 9))
-    rules = RULES._replace(most=max(counts), least=least, quantile=quantile)
+    rules = RULES._replace(most=max(counts), least=least)
     noise = Noise.of_accuracy(np.mean(table.scores) / 100, _TEST_IMAGES)
     known = (noise._replace(median=100 * noise.median), seed, rules)
     tried, scores, left = [], [], sorted(counts)
@@ -82,16 +88,6 @@ def response(
             yield Told(left.pop(0), len(tried), found.channels, found)
     for count in left:
         yield Told(count, len(tried), found.channels, found)
-
-
-def stopping(table: Table, seed: int, counts: Sequence[int]) -> Iterator[Told]:
-    """By the surface, until no other training pays."""
-    return response(table, seed, counts, RULES.least)
-
-
-def expecting(table: Table, seed: int, counts: Sequence[int]) -> Iterator[Told]:
-    """By the surface; the answer is the vector of the highest expected gain, however sure."""
-    return response(table, seed, counts, quantile=0.5)
 
 
 def random(table: Table, seed: int, counts: Sequence[int]) -> Iterator[Told]:

@@ -165,9 +165,9 @@ def response() -> ml_collections.ConfigDict:
     """Of method "response", which trains vectors by config.train until no other training pays."""
     options = ml_collections.ConfigDict()
     options.max_trainings = 16
-    # Where to know all about the widths would gain less than this share of what seeds differ by,
-    # in expectation, the search ends
-    options.least_gain = 0.25
+    # The gain that counts, as a share of what seeds differ by: where to know all about the widths
+    # would gain less, in expectation, the search ends, and where the best do, the first ones stay
+    options.least_gain = 0.1
     # How many of the first networks are trained by one program, each as wide as the widest; "auto":
     # 1 on CPU, elsewhere as many as the memory surely takes
     options.at_once = config_dict.placeholder(object)  # takes a number or a word

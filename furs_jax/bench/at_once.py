@@ -19,12 +19,11 @@ from furs_jax.bench.throughput import SECONDS, by_device, shares, train_rate
 from furs_jax.data.batches import Seed, training_batch
 from furs_jax.jobs.prepare import prepare
 from furs_jax.machine.sealed import write_json
+from furs_jax.methods._whole_vectors import first_vectors
 from furs_jax.options.schema import Options
 from furs_jax.run.tables import format_table
 from furs_jax.training.stacked import make_stacked_trainer
 from furs_jax.training.trainer import Trainer, make_trainer
-from furs_jax.widths.worth.decisions import RULES, mirrored
-from furs_jax.widths.worth.whole import Whole
 
 _TURNS = 3
 
@@ -41,9 +40,7 @@ def bench(options: Options, workdir: str) -> StackRate:
     """Times a step of the first networks that method "response" trains, both ways in turn."""
     prepared = prepare(options)
     task, split, recipe = prepared.task, prepared.task.dataset.train, prepared.options.train
-    start, cost, bounds = prepared.start, prepared.cost, prepared.bounds
-    space = Whole(task.net, prepared.budget, start, cost, **bounds._asdict())
-    vectors = mirrored(space, RULES.first, options.seed)
+    vectors = first_vectors(options, prepared)
     each = [make_trainer(task, vector, recipe, split) for vector in vectors]
     stack, seeds = make_stacked_trainer(task, vectors, recipe, split), tuple(range(len(vectors)))
     turns: list[tuple[float, float]] = []

@@ -63,7 +63,7 @@ def training_line(record: Record, most: int) -> str:
     stays = record["gain"] == record["low"] == record["high"] == 0
     known = f"the best should have a loss {_lower(record)}"
     if stays:
-        known = "nothing is surely better than the first widths"
+        known = "nothing is expected to be better than the first widths"
     return (
         f"training {record['round'] + 1}/{most}  {size_text(record)}  "
         f"train loss {record['train_loss']:.4f}  search loss {record['search_loss']:.4f}  "
@@ -84,7 +84,8 @@ def conclusion(rounds: Sequence[Record], site_names: Sequence[str]) -> str:
     noise = f"seeds differ by {100 * last['noise']:.1f}% of the loss"
     if last["found"] == rounds[0]["channels"]:
         found = [
-            f"after {len(rounds)} trainings nothing is surely to be gained: the first widths stay",
+            f"after {len(rounds)} trainings nothing that counts is to be gained: the first widths "
+            "stay",
             f"to know all would lower the loss by {100 * last['open']:.1f}%, as expected; {noise}",
         ]
     else:

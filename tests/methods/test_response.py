@@ -47,7 +47,7 @@ def costs_alone_are_right(channels):
 
 @pytest.fixture
 def recording(monkeypatch):
-    monkeypatch.setattr(decisions, "_CANDIDATES", 8)  # of 40: for speed
+    monkeypatch.setattr(decisions, "_CANDIDATES", 8)  # of 120: for speed
     return record_calls(monkeypatch)
 
 
@@ -137,12 +137,12 @@ def test_where_nothing_is_to_be_gained_it_stays_stops_early_and_trains_one_netwo
     changes = {"response.least_gain": 0.5, "response.max_trainings": 16}
     result = search(response_config(**changes), tmp_path)
     records = lines(tmp_path)
-    assert 5 <= len(records) < 16
+    assert 3 <= len(records) < 16
     assert records[-1]["following"] == []
     assert result["searched"]["channels"] == list(NET.channels)
     assert not {"original", "difference"} & result.keys()
     assert (result["prediction"]["gain"], result["prediction"]["high"]) == (0, 0)
-    assert "nothing is surely to be gained: the first widths stay" in capsys.readouterr().out
+    assert "nothing that counts is to be gained: the first widths stay" in capsys.readouterr().out
     (tmp_path / "result.json").unlink()
     assert timeless(search(response_config(**changes), tmp_path, quiet=True)) == timeless(result)
 

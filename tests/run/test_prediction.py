@@ -66,11 +66,11 @@ def test_a_training_says_what_is_known_after_it():
     )
     assert "[train 9s, FURs 2s, decide 1s, compile 4s]" in said
     stays = training_line({**line, "gain": 0.0, "low": 0.0, "high": 0.0}, 8)
-    assert "nothing is surely better than the first widths  [" in stays
+    assert "nothing is expected to be better than the first widths  [" in stays
 
 
 def test_words_where_nothing_is_known():
     said = conclusion(rounds(found=[8, 8], share_low=0.0, share_high=0.95), ("a", "b"))
-    assert "after 3 trainings nothing is surely to be gained: the first widths stay" in said
+    assert "after 3 trainings nothing that counts is to be gained: the first widths stay" in said
     assert "would lower the loss by 1.0%" in said
     assert "how much FURs explain of what retraining shows, these trainings don't tell" in said

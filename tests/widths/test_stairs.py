@@ -18,7 +18,6 @@ from furs_jax.options.units import amount, enough
 from furs_jax.widths.bounds import known_widths, site_bounds
 from furs_jax.widths.budget import TOLERANCE, fit_to_budget
 from furs_jax.widths.reallocate import move_channels, reallocate
-from furs_jax.widths.worth.spaces import Worth
 from furs_jax.widths.worth.whole import Whole
 from tests.small_runs import small_config
 from tests.stairs import COUNT, UNITS, Stairs
@@ -171,7 +170,7 @@ def test_reallocation_and_surfaces_ask_for_known_widths_only(problem, seed):
     slopes = rng.uniform(0.1, 2, 3)
     for vector in (
         space.near(rng.normal(size=3), 0.9),
-        space.best(Worth(np.concatenate([slopes, slopes / 4]))),
+        space.best(np.concatenate([slopes, slopes / 4])),
     ):
         assert bounds.hold(vector)
         assert cost.of(vector) <= budget

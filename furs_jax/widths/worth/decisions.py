@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtri
 
-from furs_jax.widths.worth.spaces import Channels, Space, Worth
-from furs_jax.widths.worth.surface import Noise, Surface, features, fit
+from furs_jax.widths.worth.spaces import Channels, Space
+from furs_jax.widths.worth.surface import Noise, Surface, fit
 
 _RADIUS = 0.6  # log widths: 0.55 and 1.8 times as wide
 _SHARES = (0.6, 1.5)  # of the budget: the first vectors' costs
-_CANDIDATES = 40  # draws whose best vectors may be trained next
+_CANDIDATES = 120  # draws whose best vectors may be trained next
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
 
 
@@ -26,17 +25,15 @@ class Rules(NamedTuple):
       first: mirrored vectors that are trained before any other but the reference; they tell the
         slopes.
       most: trainings at most.
-      least: where knowing the surface would gain no more than this, in units of one
-        training's noise, no other training pays. Below zero, it never stops before `most`.
-      quantile: of its gain a vector is judged by. With 0.5 the expected gain counts and vectors
-        differ from the reference wherever that is guessed to help; lower ones ask to be surer.
+      least: gain that counts, in units of one training's noise. Where knowing the surface would
+        gain no more, no other training pays; a vector that gains no more isn't worth leaving the
+        reference for. Below zero, it never stops before `most`, and any gain counts.
       draws: from the posterior.
     """
 
-    first: int = 4
+    first: int = 2
     most: int = 16
     least: float = 0.1
-    quantile: float = 1 / 3
     draws: int = 500
 
 
@@ -47,7 +44,7 @@ class Answer(NamedTuple):
     """What a search says. Gains are over the reference, in the scores' units.
 
     Attributes:
-      channels: the vector; the reference itself where none is surely enough better.
+      channels: the vector; the reference itself where none is expected to be worth leaving it.
       gain, low, high: its expected gain and the interval that holds it with 95 %.
       open: what knowing the surface would gain in expectation.
       noise: one training's standard deviation.
@@ -88,8 +85,12 @@ def posterior(
     return fit(space.offsets(tried), scores, space.elasticities, noise, rng, direction, draws)
 
 
-def mirrored(space: Space, count: int, seed: int) -> list[Channels]:
+def mirrored(
+    space: Space, count: int, seed: int, shares: tuple[float, float] = _SHARES
+) -> list[Channels]:
     """Vectors with all sites wider or narrower than the reference's, each followed by its mirror.
+
+    Their costs are within these shares of the budget.
 
     What a pair's sites share in sign, its mirror has with the other one, so that curvatures don't
     pass for slopes.
@@ -99,7 +100,7 @@ def mirrored(space: Space, count: int, seed: int) -> list[Channels]:
         rng = np.random.default_rng((seed, 1, pair))
         signs = rng.choice((-1, 1), len(space.reference))
         for sign in (1, -1):
-            share = np.exp(rng.uniform(*np.log(_SHARES)))
+            share = np.exp(rng.uniform(*np.log(shares)))
             vectors.append(space.near(sign * _RADIUS * signs, share))
     return vectors[:count]
 
@@ -119,7 +120,7 @@ def _candidates(space: Space, surface: Surface, seed: int) -> _Candidates:
     rng = np.random.default_rng((seed, 2))
     chosen = rng.choice(len(surface.worth), min(_CANDIDATES, len(surface.worth)), replace=False)
     worths = [np.mean(surface.worth, axis=0), *surface.worth[chosen]]
-    vectors = [space.reference, *(space.nearly_best(Worth(worth)) for worth in worths)]
+    vectors = [space.reference, *map(space.nearly_best, worths)]
     vectors = list(dict.fromkeys(vectors))
     return _Candidates(vectors, surface.gains(space.offsets(vectors)))
 
@@ -191,16 +192,11 @@ def _following(space, tried, surface, candidates, seed, rules) -> list[Channels]
 
 
 def _answer(space: Space, surface: Surface, left: float, rules: Rules) -> Answer:
-    """The vector whose gain has the highest quantile, and what is known of it."""
-    worth = Worth(
-        np.mean(surface.worth, axis=0),
-        np.atleast_2d(np.cov(surface.worth.T)),
-        -float(ndtri(rules.quantile)),
-    )
-    channels = space.best(worth)
-    if worth.of(features(space.offsets([channels])))[0] <= 0:
-        channels = space.reference
+    """The vector of the highest expected gain, and what is known of it."""
+    channels = space.best(np.mean(surface.worth, axis=0))
     gains = surface.gains(space.offsets([channels]))[:, 0]
+    if np.mean(gains) <= rules.least * np.mean(surface.noise):
+        channels, gains = space.reference, np.zeros(len(gains))
     slopes = surface.worth[:, : len(channels)]
     # A share more of the cost spent at one site, against the same at all.
     ahead = slopes / space.elasticities - (

@@ -1,29 +1,12 @@
 """Which vectors a search may train and answer with, and the best of them by a surface."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from furs_jax.widths.worth.surface import features
 
 Channels = tuple[int, ...]
-
-
-class Worth(NamedTuple):
-    """What is maximised: mean - caution * standard deviation of worth @ features."""
-
-    mean: np.ndarray  # (2L,): b and q
-    covariance: np.ndarray | None = None  # (2L, 2L)
-    caution: float = 0.0
-
-    def of(self, seen: np.ndarray) -> np.ndarray:
-        """Of `features`, (N, 2L): (N,)."""
-        gain = seen @ self.mean
-        if self.covariance is None or not self.caution:
-            return gain
-        variance = np.sum((seen @ self.covariance) * seen, axis=-1)
-        return gain - self.caution * np.sqrt(np.maximum(variance, 0.0))
 
 
 class Space:
@@ -42,11 +25,11 @@ class Space:
         vectors = np.reshape(np.asarray(vectors, float), (-1, len(self.reference)))
         return np.log(vectors / self.reference)
 
-    def best(self, worth: Worth) -> Channels:
-        """Of all vectors within the budget the one of the highest worth."""
+    def best(self, worth: np.ndarray) -> Channels:
+        """Of all vectors within the budget the one of the highest worth, b and q: shape (2L,)."""
         raise NotImplementedError
 
-    def nearly_best(self, worth: Worth) -> Channels:
+    def nearly_best(self, worth: np.ndarray) -> Channels:
         """One that is about as good, where that is found much faster."""
         return self.best(worth)
 
@@ -74,8 +57,8 @@ class Listed(Space):
         self._within = np.flatnonzero(self._shares <= 0)
         self._seen = features(self._all[self._within])
 
-    def best(self, worth: Worth) -> Channels:
-        place = self._within[np.argmax(worth.of(self._seen))]
+    def best(self, worth: np.ndarray) -> Channels:
+        place = self._within[np.argmax(self._seen @ worth)]
         return tuple(self.vectors[place].tolist())
 
     def near(self, offsets: np.ndarray, share: float) -> Channels:

@@ -15,7 +15,7 @@ from furs_jax.costs.macs import Macs
 from furs_jax.networks.counting import MacsModel
 from furs_jax.networks.searchable import Searchable
 from furs_jax.widths.budget import TOLERANCE, fit_to_budget, unit_changes, width_ends
-from furs_jax.widths.worth.spaces import Channels, Space, Worth
+from furs_jax.widths.worth.spaces import Channels, Space
 from furs_jax.widths.worth.surface import features
 
 # Times as wide as the reference or the centre, or as narrow: further a surface isn't to be trusted.
@@ -71,16 +71,17 @@ class Whole(Space):
         budget = max(share * self._budget, min(self._least, self._budget))
         return fit_to_budget(self._net, target, budget, **self._limits, cost=self._cost)
 
-    def best(self, worth: Worth) -> Channels:
-        far = self._equalised(worth.mean)
-        # A cautious worth is highest somewhere between the reference and the best guess.
-        parts = (1.0, 0.5, 0.0) if worth.caution else (1.0,)
-        starts = {self._inside(part * far, share) for part in parts for share in _STARTS}
+    def best(self, worth: np.ndarray) -> Channels:
+        far = self._equalised(worth)
+        starts = {self._inside(far, share) for share in _STARTS}
         found = [self._improved(vector, worth) for vector in sorted(starts)]
-        return found[int(np.argmax(worth.of(features(self.offsets(found)))))]
+        return found[int(np.argmax(self._values(found, worth)))]
 
-    def nearly_best(self, worth: Worth) -> Channels:
-        return self._inside(self._equalised(worth.mean), 1.0)
+    def nearly_best(self, worth: np.ndarray) -> Channels:
+        return self._inside(self._equalised(worth), 1.0)
+
+    def _values(self, vectors: Sequence[Channels], worth: np.ndarray) -> np.ndarray:
+        return features(self.offsets(vectors)) @ worth
 
     def _inside(self, offsets: np.ndarray, share: float) -> Channels:
         """As `near`, within the bounds of all sites, too."""
@@ -97,9 +98,9 @@ class Whole(Space):
         """d log cost / d log width."""
         return self._cost.smoothed(vector) * vector / self._cost.of(vector)
 
-    def _equalised(self, mean: np.ndarray) -> np.ndarray:
+    def _equalised(self, worth: np.ndarray) -> np.ndarray:
         """Log widths above the reference's where b - 2 q x is as steep as costs, at all sites."""
-        slopes, curvatures = np.split(mean, 2)
+        slopes, curvatures = np.split(worth, 2)
         curvatures = np.maximum(curvatures, 1e-9)
         ends = np.log(np.stack([self._lowest, self._highest]) / self.reference)
         at, step, before = np.zeros(len(slopes)), 0.5, None
@@ -117,7 +118,7 @@ class Whole(Space):
             step *= 0.85
         return at
 
-    def _improved(self, vector: Channels, worth: Worth) -> Channels:
+    def _improved(self, vector: Channels, worth: np.ndarray) -> Channels:
         """The vector after all changes of few sites at once that are better and cost no more."""
         at = np.array(vector)
         least = min(self._cost.of(at), self._full)
@@ -126,7 +127,7 @@ class Whole(Space):
         return tuple(at.tolist())
 
     def _better(self, at, worth, least) -> np.ndarray | None:
-        now = worth.of(features(self.offsets([at])))[0]
+        now = self._values([at], worth)[0]
         marginals = self._cost.marginals(at)
         spent, slack = self._cost.of(at), TOLERANCE * self._budget / 4
         limits = [
@@ -141,7 +142,7 @@ class Whole(Space):
             for slope, left in limits:
                 kept &= changes @ slope <= left
             vectors = vectors[kept]
-            values = worth.of(features(self.offsets(vectors)))
+            values = self._values(vectors, worth)
             order = np.argsort(-values, kind="stable")[:_SHORTLIST]
             for place in order[values[order] > now + 1e-9 * max(abs(now), 1e-3)]:
                 affordable = least <= self._cost.of(vectors[place]) <= self._budget
