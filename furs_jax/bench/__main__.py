@@ -24,6 +24,10 @@ BENCHMARKS = {
         "layer_times",
         "ms of a network's layers at a grid of widths: the table of cost.resource=latency",
     ),
+    "ranking": (
+        "ranking",
+        "how well shorter trainings rank networks of the same MACs: how short config.train may be",
+    ),
     "train": (
         "throughput",
         "images/s of the training step, of its input and of both, and what it waits for",

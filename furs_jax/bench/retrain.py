@@ -11,15 +11,23 @@ from furs_jax.training.train import train
 from furs_jax.training.trainer import make_trainer
 
 
-def retrain(run: Run, channels: Sequence[int], recipe: Recipe, journal: Journal, what: str) -> None:
-    """Trains a network on the train split with every one of config.final.seeds seeds.
+def retrain(
+    run: Run,
+    channels: Sequence[int],
+    recipe: Recipe,
+    journal: Journal,
+    what: str,
+    seeds: Sequence[int] | None = None,
+) -> None:
+    """Trains a network on the train split with every seed, by default config.final.seeds of them.
 
     Those that `journal` has a line of are left out. The lines have channels, seed, macs,
     search_loss and search_top1. `what` is printed of the network.
     """
     options, task = run.options, run.task
     done = {r["seed"] for r in journal.read() if r["channels"] == list(channels)}
-    seeds = [seed for seed in range(options.final.seeds) if seed not in done]
+    wanted = range(options.final.seeds) if seeds is None else seeds
+    seeds = [seed for seed in wanted if seed not in done]
     if not seeds:
         return
     trainer = make_trainer(task, channels, recipe, task.dataset.train)

@@ -24,7 +24,7 @@ def score(record: Record) -> float:
 
 def first_vectors(options: Options, given: Prepared | Run) -> list[Channels]:
     """The vectors that are trained whatever others score."""
-    others = mirrored(_space(options, given), _rules(options).first, _seed(options))
+    others = mirrored(space_of(options, given), _rules(options).first, _seed(options))
     return [given.start, *others][: options.response.max_trainings]
 
 
@@ -39,7 +39,7 @@ def told(run: Run, records: Sequence[Record]) -> Record:
     }
 
 
-def _space(options: Options, given: Prepared | Run, centre: np.ndarray | None = None) -> Whole:
+def space_of(options: Options, given: Prepared | Run, centre: np.ndarray | None = None) -> Whole:
     """The vectors that may be tried."""
     bounds = given.bounds._asdict()
     return Whole(given.task.net, given.budget, given.start, given.cost, **bounds, centre=centre)
@@ -58,7 +58,7 @@ def _decision(run: Run, records: Sequence[Record]) -> Decision:
     found = records[-2]["found"] if len(records) > 1 else run.start
     # What was found may lie far beyond all that was trained, where nothing is known.
     centre = np.clip(found, np.min(tried, axis=0), np.max(tried, axis=0))
-    space = _space(options, run, centre)
+    space = space_of(options, run, centre)
     # A FUR is of one more unit of the cost, a slope of so many shares of the width.
     direction = np.array(records[0]["utilisation"]["furs"]) * space.elasticities
     return decide(

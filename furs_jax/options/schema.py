@@ -39,7 +39,11 @@ MAX_WIDTH = 64  # of networks, times the usual one
 METRICS = ("loss", "accuracy")
 PREDICT = "predict"  # the mode that takes files
 MODES = ("search", "train", "evaluate", "furs", "describe", PREDICT)
-BENCHMARKS = ("headroom", "truth")  # modes that no user gives: of the runs of furs_jax.bench
+BENCHMARKS = (
+    "headroom",
+    "ranking",
+    "truth",
+)  # modes that no user gives: of the runs of furs_jax.bench
 PADDINGS = ("max", "local")
 
 # Few enough that nothing overflows.
