@@ -177,6 +177,18 @@ CHANGES = {
 }
 
 
+def test_last_digits_of_another_processor_are_no_damage(found):
+    made, folder, result = found
+    records = lines(folder)
+    for name in ("result.json", "finals.jsonl", "rounds.jsonl"):
+        (folder / name).unlink()
+    for record in records:
+        rounded = {name: record[name] * (1 + 1e-8) for name in ("gain", "low", "open", "noise")}
+        Journal(folder / "rounds.jsonl").append({**record, **rounded})
+    again = made.search(folder, **OPTIONS)
+    assert again["searched"]["channels"] == result["searched"]["channels"]
+
+
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_line_that_does_not_follow_is_found(found, tmp_path_factory, name):
     made, folder, _ = found
