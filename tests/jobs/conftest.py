@@ -23,6 +23,7 @@ from furs_jax.training.checkpoint import Checkpoints
 from furs_jax.training.recipe import Recipe
 from furs_jax.training.step import TrainState
 from furs_jax.training.trainer import Task, Trainer
+from furs_jax.widths.worth import decisions
 from tests.conftest import random_variables
 from tests.jobs.recorded import DATA, Estimate, Evaluation, Recording, Training
 
@@ -35,6 +36,7 @@ def recording(monkeypatch) -> Recording:
 def record_calls(monkeypatch: pytest.MonkeyPatch) -> Recording:
     """In place of trainings, evaluations and estimates; the data is `DATA`."""
     made = Recording([], {})
+    monkeypatch.setattr(decisions, "_CANDIDATES", 8)  # of 120: for speed
 
     def load_dataset(*arguments: Any) -> Dataset:
         made.calls.append(("data", *arguments))

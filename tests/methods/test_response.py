@@ -15,7 +15,6 @@ from furs_jax.machine.sealed import write_json
 from furs_jax.methods import _whole_vectors
 from furs_jax.networks import get_network
 from furs_jax.run.journal import Journal
-from furs_jax.widths.worth import decisions
 from tests.jobs.conftest import record_calls
 from tests.jobs.recorded import DATA, Estimate, Evaluation, Training, small
 from tests.small_runs import content, small_config, timeless
@@ -47,7 +46,6 @@ def costs_alone_are_right(channels):
 
 @pytest.fixture
 def recording(monkeypatch):
-    monkeypatch.setattr(decisions, "_CANDIDATES", 8)  # of 120: for speed
     return record_calls(monkeypatch)
 
 
@@ -56,7 +54,6 @@ def finished(tmp_path_factory):
     """A search, what it asked for, and what it printed."""
     folder, printed = tmp_path_factory.mktemp("found"), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
-        patch.setattr(decisions, "_CANDIDATES", 8)
         recording = record_calls(patch)
         recording.loss_of = late_is_worth_more
         result = search(response_config(), folder)
