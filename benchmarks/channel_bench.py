@@ -22,7 +22,6 @@ from furs_jax.widths.worth.surface import features
 
 SEARCHES = {
     "response": table_searches.response,
-    "response, expecting": table_searches.expecting,
     "greedy": table_searches.greedy,
     "evolution": table_searches.evolution,
     "random": table_searches.random,

@@ -60,33 +60,19 @@ class Told(NamedTuple):
     answer: Answer | None = None
 
 
-def response(
-    table: Table, seed: int, counts: Sequence[int], least: float = RULES.least
-) -> Iterator[Told]:
+def response(table: Table, seed: int, counts: Sequence[int]) -> Iterator[Told]:
     """By the surface; each number of trainings is the most of a search of its own."""
-    for count in counts:
-        yield from _by_surface(table, seed, [count], least)
-
-
-def expecting(table: Table, seed: int, counts: Sequence[int]) -> Iterator[Told]:
-    """By the surface, all trainings, and the vector of the highest expected gain, however low."""
-    yield from _by_surface(table, seed, counts, least=-1.0)
-
-
-def _by_surface(table: Table, seed: int, counts: Sequence[int], least: float) -> Iterator[Told]:
-    rng = np.random.default_rng((seed, 9))
-    rules = RULES._replace(most=max(counts), least=least)
     noise = Noise.of_accuracy(np.mean(table.scores) / 100, _TEST_IMAGES)
-    known = (noise._replace(median=100 * noise.median), seed, rules)
-    tried, scores, left = [], [], sorted(counts)
-    found, following = decide(table.space, tried, scores, *known)
-    while following:
-        tried.append(following[0])
-        scores.append(table.train(following[0], rng))
+    noise = noise._replace(median=100 * noise.median)
+    for count in counts:
+        rng, rules = np.random.default_rng((seed, 9)), RULES._replace(most=count)
+        tried, scores = [], []
+        known = (noise, seed, rules)
         found, following = decide(table.space, tried, scores, *known)
-        if len(tried) == left[0]:
-            yield Told(left.pop(0), len(tried), found.channels, found)
-    for count in left:
+        while following:
+            tried.append(following[0])
+            scores.append(table.train(following[0], rng))
+            found, following = decide(table.space, tried, scores, *known)
         yield Told(count, len(tried), found.channels, found)
 
 

@@ -13,7 +13,8 @@ from furs_jax.run.entries import size_text
 
 Record = dict[str, Any]
 
-_WIDE = 0.8  # an interval of a share that tells nothing
+# Intervals that tell nothing: of a share, and of a loss's logarithm.
+_WIDE, _VAGUE = 0.8, 1.0
 
 
 def prediction(rounds: Sequence[Record]) -> Record:
@@ -62,6 +63,8 @@ def training_line(record: Record, most: int) -> str:
     )
     stays = record["gain"] == record["low"] == record["high"] == 0
     known = f"the best should have a loss {_lower(record)}"
+    if record["high"] - record["low"] > _VAGUE:
+        known = "what the best would gain can't be told yet"
     if stays:
         known = "nothing is expected to be better than the first widths"
     return (

@@ -67,6 +67,8 @@ def test_a_training_says_what_is_known_after_it():
     assert "[train 9s, FURs 2s, decide 1s, compile 4s]" in said
     stays = training_line({**line, "gain": 0.0, "low": 0.0, "high": 0.0}, 8)
     assert "nothing is expected to be better than the first widths  [" in stays
+    vague = training_line({**line, "low": -2.0, "high": 2.0}, 8)
+    assert "80.00%\n    what the best would gain can't be told yet  [" in vague
 
 
 def test_words_where_nothing_is_known():
