@@ -16,12 +16,14 @@ EQUAL = (12,)
 UPSIDE_DOWN = (16, 16, 16, 16, 8, 8, 8, 8, 4, 4, 4, 4)
 METHODS = ("response", "network_adjustment")
 TRAININGS = 10
+LEAST_GAIN = 0.25  # of what seeds differ by: ten of them don't show less
 
 
 def get_config(argument: str = ""):
     config = fashion.get_config("plain14_14px")
     config.train.epochs = config.final.train.epochs = 2
     config.response.max_trainings = config.search.rounds = TRAININGS
+    config.response.least_gain = LEAST_GAIN
     config.search.warm_epochs = 2
     config.final.seeds = 10
     config.final.original = False

@@ -10,7 +10,7 @@ trainings.
 
 from . import glyphs
 from .default import adapt
-from .response_fashion import METHODS, TRAININGS
+from .response_fashion import LEAST_GAIN, METHODS, TRAININGS
 
 
 def get_config(argument: str = ""):
@@ -21,6 +21,7 @@ def get_config(argument: str = ""):
         recipe.batch_size = 64
         recipe.learning_rate = 0.1
     config.response.max_trainings = config.search.rounds = TRAININGS
+    config.response.least_gain = LEAST_GAIN
     config.search.warm_epochs = config.train.epochs
     config.final.seeds = 10
     config.final.use_search_split = False

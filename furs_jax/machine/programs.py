@@ -49,6 +49,10 @@ class CompileClock:
         self._before += _taken(self._spans)
         return self._before
 
+    def span(self) -> "Span":
+        """What is spent from now on."""
+        return Span(self)
+
     def __call__(self, event: str, start: float, end: float, **_: object) -> None:
         if event in _COMPILE_EVENTS:
             own = threading.get_ident() == self._own
@@ -86,6 +90,29 @@ class CompileClock:
         waited = time.monotonic() - waited
         self._before += waited
         self.hidden += max(_taken(self._beside) - waited, 0.0)
+
+
+class Span:
+    """Seconds since it was made, until they are read."""
+
+    def __init__(self, clock: CompileClock):
+        self._clock, self._begun = clock, time.monotonic()
+        self._compiled, self._hidden = clock.seconds, clock.hidden
+
+    @property
+    def compiled(self) -> float:
+        """Of compiling, as `CompileClock.seconds`."""
+        return self._clock.seconds - self._compiled
+
+    @property
+    def hidden(self) -> float:
+        """Likewise, as `CompileClock.hidden`."""
+        return self._clock.hidden - self._hidden
+
+    @property
+    def worked(self) -> float:
+        """Of anything else."""
+        return time.monotonic() - self._begun - self.compiled
 
 
 def _add(spans: list[tuple[float, float]], start: float, end: float) -> None:

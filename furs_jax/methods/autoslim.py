@@ -8,7 +8,6 @@ by the top-1 error of one batch (neither is per MAC); the stem is the original's
 not searched; the last removal overshoots the budget, which single channels then use up.
 """
 
-import time
 from collections.abc import Sequence
 
 from furs_jax.errors import ConfigError
@@ -21,6 +20,7 @@ from furs_jax.options.schema import Options
 from furs_jax.options.units import amount
 from furs_jax.run.context import Prepared, Run
 from furs_jax.run.entries import compare_entry, training_macs, vector_entry
+from furs_jax.run.lines import rounded
 from furs_jax.run.phases import train_phase
 from furs_jax.training.slimmable import Sandwich, whole_batches, width_losses
 from furs_jax.training.step import TrainState
@@ -113,12 +113,11 @@ class AutoSlim(Method):
 
     def _train(self, run: Run) -> Record:
         """Trains the slimmable network; a line of the journal."""
-        begun = run.clock.seconds
+        spent = run.clock.span()
         _, trained = self._slimmable(run)
-        compiled = run.clock.seconds - begun
-        seconds = {"train": round(trained["seconds"] - compiled, 3), "compile": round(compiled, 3)}
+        seconds = {"train": trained["seconds"] - spent.compiled, "compile": spent.compiled}
         losses = {"train_loss": trained["loss"], "smallest_loss": trained["smallest"]}
-        return {"round": 0, **self._trained(run), **losses, "seconds": seconds}
+        return {"round": 0, **self._trained(run), **losses, "seconds": rounded(seconds)}
 
     def _slimmable(self, run: Run) -> tuple[TrainState, Record]:
         """The trained slimmable network and its last epoch."""
@@ -149,7 +148,7 @@ class AutoSlim(Method):
     def _slim(self, run: Run) -> Record:
         """Slims the trained network; a line of the journal."""
         state, _ = self._slimmable(run)
-        compiled, begun = run.clock.seconds, time.monotonic()
+        spent = run.clock.span()
 
         def on_removal(site: int, loss: float) -> None:
             name = run.task.net.site_names[site]
@@ -161,14 +160,13 @@ class AutoSlim(Method):
         losses = width_losses(run.task, channels, state.variables, images)
         path = slim(steps, losses, lambda channels: _fits(run, channels), on_removal)
         hosts.agree("the removals", path.removed)
-        compiled = run.clock.seconds - compiled
-        seconds = {"slim": time.monotonic() - begun - compiled, "compile": compiled}
+        seconds = {"slim": spent.worked, "compile": spent.compiled}
         release_programs()
         return {
             "round": 1,
             **self._slimmed(run, path.removed),
             "losses": list(path.losses),
-            "seconds": {part: round(value, 3) for part, value in seconds.items()},
+            "seconds": rounded(seconds),
         }
 
     def _slimmed(self, run: Run, removed: Sequence[int]) -> Record:

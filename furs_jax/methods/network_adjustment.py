@@ -1,6 +1,5 @@
 """Network Adjustment (Chen et al., CVPR 2020, algorithm 1): train, measure FURs, reallocate."""
 
-import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -9,7 +8,7 @@ from furs_jax.furs.measure import check_images, make_monitor, make_task_estimate
 from furs_jax.furs.significance import sure, what_draws_bought
 from furs_jax.machine import hosts
 from furs_jax.machine.programs import release_programs
-from furs_jax.methods import Method
+from furs_jax.methods import Channels, Method
 from furs_jax.methods._block_rounds import BlockEstimate, at_depths, check_blocks
 from furs_jax.methods._following import (
     check_rounds,
@@ -21,11 +20,11 @@ from furs_jax.methods._following import (
     warm_recipe,
 )
 from furs_jax.networks.network import Network
-from furs_jax.objectives import Batch
+from furs_jax.objectives import Batch, Variables
 from furs_jax.options.schema import AUTO, Options
 from furs_jax.run.context import Prepared, Run, derived_seed
 from furs_jax.run.entries import compare_entry
-from furs_jax.run.lines import PER_SITE, round_phase, selected, selected_depths
+from furs_jax.run.lines import PER_SITE, round_phase, rounded, selected, selected_depths
 from furs_jax.run.phases import compile_first, from_weights, is_trained, train_phase
 from furs_jax.training.checkpoint import Checkpoints
 from furs_jax.training.evaluate import Evaluator
@@ -135,65 +134,71 @@ def _equal(records: list[Record], images: int) -> bool:
 
 def _round(run: Run, records: list[Record]) -> Record:
     """Trains the next network, measures its FURs and chooses the vector after it."""
-    options, dataset = run.options, run.task.dataset
-    index, given = len(records), given_by(run, records)
+    index, given, spent = len(records), given_by(run, records), run.clock.span()
     channels, title = tuple(given["channels"]), _title(run, index)
-    own = at_depths(run, given.get("depths"))
-    compiled = run.clock.seconds
-    images = search_batches(run.task, options.furs)
+    own, images = at_depths(run, given.get("depths")), search_batches(run.task, run.options.furs)
     trainer = _trainer(run, channels, records, images)
-    evaluate = Evaluator(own.task, channels)
-    estimate = make_task_estimate(own.task, options.furs, channels, cost=own.cost)
-    begun = run.task.net.depths
-    blocks = BlockEstimate(own, channels, begun) if options.search.blocks else None
-    hidden_before = run.clock.hidden
-
-    def compile_ahead() -> None:
-        variables = trainer.abstract().variables
-        evaluate.compile(variables, dataset.search)
-        estimate.compile(variables, images)
-        if blocks:
-            blocks.compile(variables, images)
-
+    measure = _Measure(own, channels, images, run.task.net.depths)
     compile_first(run, trainer, round_phase(index), title)
     waiting = run.console.waiting(f"{title}, compiling what measures it")
-    with run.clock.ahead(compile_ahead, waiting=waiting):
-        compiled_before = run.clock.seconds
+    with run.clock.ahead(lambda: measure.compile(trainer), waiting=waiting):
+        training = run.clock.span()
         state, trained = _train(own, trainer, index)
-        compiled_training = run.clock.seconds
-    start, compiled_since = time.monotonic(), run.clock.seconds
+        trained_in = trained["seconds"] - training.compiled
+    measuring = run.clock.span()
     with run.console.waiting(f"{title}, measuring FURs{run.console.ahead()}"):
-        search = evaluate(state.variables, dataset.search)
-        found = estimate(
-            state.variables,
-            images,
+        found = measure(state.variables, index)
+    measured_in = measuring.worked
+    record = {**given, "train_loss": trained["loss"], **found}
+    seconds = {
+        "train": trained_in,
+        "furs": measured_in,
+        "compile": spent.compiled,
+        "compile_hidden": spent.hidden,
+    }
+    return {**record, **next_network(run, [*records, record]), "seconds": rounded(seconds)}
+
+
+class _Measure:
+    """What a round looks at once its network is trained: the search split, and the FURs."""
+
+    def __init__(
+        self, run: Run, channels: Channels, images: Iterable[Batch], begun: tuple[int, ...]
+    ):
+        """At the run's depths; the search began with `begun`."""
+        self._run, self._images = run, images
+        self._evaluate = Evaluator(run.task, channels)
+        self._estimate = make_task_estimate(run.task, run.options.furs, channels, cost=run.cost)
+        blocks = run.options.search.blocks
+        self._blocks = BlockEstimate(run, channels, begun) if blocks else None
+
+    def compile(self, trainer: Trainer) -> None:
+        variables = trainer.abstract().variables
+        self._evaluate.compile(variables, self._run.task.dataset.search)
+        for estimate in (self._estimate, self._blocks):
+            if estimate:
+                estimate.compile(variables, self._images)
+
+    def __call__(self, variables: Variables, index: int) -> Record:
+        """A round's figures, and what they cost in draws."""
+        options = self._run.options
+        search = self._evaluate(variables, self._run.task.dataset.search)
+        count, seed = (
             layers_in_round(options.reallocate, index),
             derived_seed(options.seed, 2, index),
         )
-        of_blocks = blocks(state.variables, images, index) if blocks else {}
-    finished = time.monotonic()
-    if options.furs.draws == AUTO and (bought := what_draws_bought(found, options.furs.max_draws)):
-        run.console.print(f"FURs: {bought}")
-    compile_furs = run.clock.seconds - compiled_since
-    measured = found.as_json()
-    record = {
-        **given,
-        "train_loss": trained["loss"],
-        "search_loss": search["loss"],
-        "search_accuracy": search["top1"],
-        **{field: measured[field] for field in _RECORDED},
-        **of_blocks,
-    }
-    return {
-        **record,
-        **next_network(run, [*records, record]),
-        "seconds": {
-            "train": round(trained["seconds"] - (compiled_training - compiled_before), 3),
-            "furs": round(finished - start - compile_furs, 3),
-            "compile": round(run.clock.seconds - compiled, 3),
-            "compile_hidden": round(run.clock.hidden - hidden_before, 3),
-        },
-    }
+        found = self._estimate(variables, self._images, count, seed)
+        of_blocks = self._blocks(variables, self._images, index) if self._blocks else {}
+        bought = options.furs.draws == AUTO and what_draws_bought(found, options.furs.max_draws)
+        if bought:
+            self._run.console.print(f"FURs: {bought}")
+        measured = found.as_json()
+        return {
+            "search_loss": search["loss"],
+            "search_accuracy": search["top1"],
+            **{field: measured[field] for field in _RECORDED},
+            **of_blocks,
+        }
 
 
 def _train(run: Run, trainer: Trainer, index: int) -> tuple[TrainState, Record]:

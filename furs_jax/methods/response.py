@@ -6,18 +6,17 @@ when a network is trained anew. FURs of the first network are what it believes o
 It says what it expects to gain, with an interval, and stops where no other training pays.
 """
 
-import time
 from collections.abc import Sequence
 
 from furs_jax.furs.measure import check_images, make_task_estimate, search_batches
 from furs_jax.machine import hosts
-from furs_jax.machine.programs import release_programs
+from furs_jax.machine.programs import Span, release_programs
 from furs_jax.methods import Channels, Method, Record
 from furs_jax.methods._whole_vectors import SEED, first_vectors, score, told
 from furs_jax.options.schema import AUTO, Options
 from furs_jax.run.context import Prepared, Run, derived_seed
 from furs_jax.run.entries import compare_entry, training_macs, vector_entry
-from furs_jax.run.lines import PER_SITE, round_phase
+from furs_jax.run.lines import PER_SITE, round_phase, rounded
 from furs_jax.run.phases import compile_first, is_trained, train_phase
 from furs_jax.run.prediction import conclusion, prediction, training_line
 from furs_jax.run.together import train_at_once
@@ -49,16 +48,16 @@ class Response(Method):
         most = run.options.response.max_trainings
         for record in records:
             run.console.print(training_line(record, most))
-        before = run.clock.seconds, run.clock.hidden
+        spent = run.clock.span()
         _train_at_once(run, len(records))
         while following := _following(run, records):
             hosts.agree("the next channel vector", following)
-            record = _trained(run, records, following, before)
+            record = _trained(run, records, following, spent)
             run.workdir.rounds.append(record)
             run.console.print(training_line(record, most))
             records.append(record)
             release_programs()
-            before = run.clock.seconds, run.clock.hidden
+            spent = run.clock.span()
         hosts.agree("the widths", records[-1]["found"])
         run.console.print(conclusion(records, run.task.net.site_names))
         return tuple(records[-1]["found"])
@@ -128,15 +127,13 @@ def _train_at_once(run: Run, done: int) -> None:
         release_programs()
 
 
-def _trained(
-    run: Run, records: Sequence[Record], channels: Sequence[int], clock: tuple[float, float]
-) -> Record:
+def _trained(run: Run, records: Sequence[Record], channels: Sequence[int], spent: Span) -> Record:
     """Trains a vector's network; the line of it, and of what is known then.
 
     Args:
-      clock: seconds of compiling, seen and hidden, before what the line counts.
+      spent: since the line before.
     """
-    index, search, (before, hidden) = len(records), run.task.dataset.search, clock
+    index, search = len(records), run.task.dataset.search
     trainer = make_trainer(run.task, channels, run.options.train, run.task.dataset.train)
     evaluate = Evaluator(run.task, channels)
     phase, title = round_phase(index), f"training {index + 1}/{run.options.response.max_trainings}"
@@ -149,15 +146,13 @@ def _trained(
     compile_first(run, trainer, phase, title)
     waiting = run.console.waiting(f"{title}, compiling what measures it")
     with run.clock.ahead(compile_ahead, waiting=waiting):
-        compiled = run.clock.seconds
+        training = run.clock.span()
         state, trained = train_phase(run, trainer, phase, title, (SEED, index))
-        compiled = run.clock.seconds - compiled
+        trained_in = trained["seconds"] - training.compiled
     scores = trained.get("search") or evaluate(state.variables, search)
-    start = time.monotonic()
-    compiling = run.clock.seconds
+    measuring = run.clock.span()
     furs = {} if records else _furs(run, channels, state.variables)
-    compiling = run.clock.seconds - compiling
-    measured = time.monotonic() - start - compiling
+    measured_in = measuring.worked
     record = {
         **_given(run, index, channels),
         "train_loss": trained["loss"],
@@ -166,16 +161,16 @@ def _trained(
         **furs,
     }
     record["score"] = score(record)
-    start = time.monotonic()
+    deciding = run.clock.span()
     known = told(run, [*records, record])
     seconds = {
-        "train": trained["seconds"] - compiled,
-        "furs": measured,
-        "decide": time.monotonic() - start,
-        "compile": run.clock.seconds - before,
-        "compile_hidden": run.clock.hidden - hidden,
+        "train": trained_in,
+        "furs": measured_in,
+        "decide": deciding.worked,
+        "compile": spent.compiled,
+        "compile_hidden": spent.hidden,
     }
-    return {**record, **known, "seconds": {part: round(s, 3) for part, s in seconds.items()}}
+    return {**record, **known, "seconds": rounded(seconds)}
 
 
 def _furs(run: Run, channels: Sequence[int], variables) -> Record:

@@ -21,6 +21,11 @@ PER_SITE = (  # of a round: numbers of every site
 )
 
 
+def rounded(seconds: dict[str, float]) -> dict[str, float]:
+    """A line's "seconds", to milliseconds."""
+    return {part: round(spent, 3) for part, spent in seconds.items()}
+
+
 def round_phase(index: int) -> str:
     """The phase of a round's training, which its lines and its checkpoints are known by."""
     return f"round_{index:02}"

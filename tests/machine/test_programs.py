@@ -4,6 +4,7 @@ import contextlib
 import subprocess
 import sys
 import threading
+import time
 
 import jax
 import pytest
@@ -180,3 +181,18 @@ def test_an_error_while_another_thread_compiles_ends_the_process_with_it():
     )
     assert (ended.returncode, ended.stdout) == (1, "False\n"), ended.stderr
     assert ended.stderr.endswith("ArithmeticError: diverged\n")
+
+
+def test_a_span_tells_compiling_from_work():
+    clock = CompileClock()
+    clock(COMPILED, 1.0, 3.0)  # before it
+    span = clock.span()
+    now = time.monotonic()
+    clock(COMPILED, now - 40.0, now)
+    assert span.compiled == pytest.approx(40.0)
+    assert span.worked == pytest.approx(-40.0, abs=0.5)  # it took no time
+    clock.hidden += 5.0
+    assert span.hidden == 5.0
+    time.sleep(0.05)
+    assert 0.05 <= span.worked + 40.0 < 0.5
+    assert clock.span().compiled == 0
