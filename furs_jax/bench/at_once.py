@@ -2,8 +2,8 @@
 
 python -m furs_jax.bench at_once --config=configs/fashion.py:resnet14_14px --workdir=DIR
 
-That, with --config.cpu_devices=1, measured on a CPU of 2 cores beside other work: four at once 0.26
-times as fast; :mnasnet with --config.data.pool=2 --config.train.batch_size=32: 0.88. Each is
+That, with --config.cpu_devices=1, measured on a CPU of 2 cores beside other work: three at once
+0.75 times as fast; :mnasnet with --config.data.pool=2 --config.train.batch_size=32: 0.45. Each is
 computed as wide as the widest, and XLA on a CPU takes grouped convolutions slowly. On GPU and TPU:
 not measured.
 """
