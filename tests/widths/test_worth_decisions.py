@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from configs.default import get_config
 from furs_jax.widths.worth.decisions import (
     RULES,
     Answer,
@@ -178,3 +179,8 @@ def test_the_most_telling_is_the_one_after_which_the_best_is_best():
         slopes = [np.polyfit(seen, gains[:, c], 1) for c in range(3)]
         values.append(np.mean(np.max([np.polyval(s, seen) for s in slopes], axis=0)))
     assert chosen == ((1,), (2,), (3,))[int(np.argmax(values))] == (3,)
+
+
+def test_the_rules_that_are_benchmarked_are_those_of_a_search():
+    options = get_config().response
+    assert (RULES.most, RULES.least) == (options.max_trainings, options.least_gain)
