@@ -1,8 +1,8 @@
 """How short a training may be and still rank: the same networks, trained by shorter recipes.
 
-A search trains networks to compare them, not to use them. Sixteen networks of about the same MACs,
-whose sites are wider or narrower in mirrored pairs, are trained as the final ones are, and in half
-as many epochs, a quarter, down to one. What a short training says is that truth, bent by what it
+A search trains networks to compare them, not to use them. Sixteen networks at the budget, whose
+sites are wider or narrower in mirrored pairs, are trained as the final ones are, and in half as
+many epochs, a quarter, down to one. What a short training says is that truth, bent by what it
 has of its own (short trainings favour other networks), and seeds' noise; the two are told apart by
 the differences between seeds, as in the theory of tests (Spearman, 1904 and 1910).
 """
@@ -82,6 +82,7 @@ def _measure(run: Run) -> dict[str, Any]:
     return {
         "network": net.name,
         "data": run.task.dataset.name,
+        "unit": run.cost.unit,
         "vectors": vectors,
         "seeds": count,
         "lengths": [
@@ -174,7 +175,7 @@ def _shown(found: Agreement, networks: int, trainings: float) -> tuple[str, ...]
     single = found.of_mean()
     if math.isnan(single):
         return "", "", ""
-    low, high = interval(min(single, 0.9999), networks)
+    low, high = interval(float(np.clip(single, -0.9999, 0.9999)), networks)
     numbers = (single, found.faithful, found.of_mean(trainings))
     first, *others = (f"{number:.2f}" for number in numbers)
     return f"{first} ({low:.2f} to {high:.2f})", *others
@@ -198,15 +199,16 @@ def _table(result: dict[str, Any]) -> str:
             )
         )
     header = ("epochs", "noise", "spread", "Spearman", "correlation", "without noise")
-    table = format_table((*header, "equal MACs", "the first"), rows)
+    table = format_table((*header, "equal epochs", "the first"), rows)
     return (
         f"{table}\n"
         f"{result['network']}, {result['data']}; {len(result['vectors'])} networks of the same "
-        f"MACs, {result['seeds']} seeds each. Scores are -log of the loss on the search split.\n"
+        f"{result['unit']}, {result['seeds']} seeds each. Scores are -log of the loss on the "
+        "search split.\n"
         "noise, spread: standard deviations of scores between seeds, and between networks without "
         "that (0: noise explains all); Spearman: of one training's scores with the longest ones', "
         "as seen; correlation: the same with the longest ones' without noise (95 %); without "
-        "noise: of a mean of many; equal MACs: of as many as have the MACs of one of the longest; "
+        "noise: of a mean of many; equal epochs: of as many as have those of one of the longest; "
         "the first: top-1 of the network that one training puts first, by the longest, above the "
         "networks' mean."
     )

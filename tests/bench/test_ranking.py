@@ -70,9 +70,10 @@ def test_where_noise_explains_all_there_is_no_correlation():
     assert found.spread == 0
     assert np.isnan(found.of_mean())
     length = {"epochs": 2, "scores": level.tolist(), "top1": noise.tolist()}
-    told = {"network": "net", "data": "images", "vectors": [0] * 16, "seeds": 2}
+    told = {"network": "net", "data": "images", "vectors": [0] * 16, "seeds": 2, "unit": "bytes"}
     table = ranking._table({**told, "lengths": [length, {**length, "epochs": 1}]})
     assert "nan" not in table
+    assert "16 networks of the same bytes" in table
     cells = table.splitlines()[2].split()
     assert (len(cells), cells[2]) == (5, "0.000")  # no correlations
 
@@ -127,7 +128,7 @@ def test_a_run_goes_on_and_trains_each_length_with_seeds_of_its_own(tmp_path, mo
         assert of == [(0.11, 2)] * 2 + [(0.07, 1)] * 2
         assert len({seed for t, seed in trained if t.channels == channels}) == 4
     assert all(len(t.split.labels) == len(t.task.dataset.train.labels) for t, _ in trained)
-    assert "2 networks of the same" in capsys.readouterr().out
+    assert "2 networks of the same MACs, 2 seeds" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
