@@ -5,7 +5,6 @@ expected to gain what many more MACs would not give; and what differs less than 
 seen. So few trainings tell, before any search, how good its network would have to be.
 """
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,9 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from furs_jax.bench.retrain import retrain
-from furs_jax.errors import ConfigError
-from furs_jax.jobs.harness import run_in_folder
+from furs_jax.bench.retrain import retrain, run_from_scratch
 from furs_jax.options.schema import Options
 from furs_jax.run.context import Run
 from furs_jax.run.journal import Journal
@@ -44,12 +41,7 @@ def bench(options: Options, workdir: str) -> None:
       ConfigError: fewer than two seeds, or weights are given.
       WorkdirError: the folder holds another run.
     """
-    if options.final.seeds < 2:
-        raise ConfigError("noise shows between seeds only; give final.seeds of at least 2")
-    if options.init_from:
-        raise ConfigError("headroom is measured from scratch; leave out init_from")
-    # A search in the same folder would be another run.
-    run_in_folder(dataclasses.replace(options, mode="headroom"), workdir, _measure, _table)
+    run_from_scratch("headroom", options, workdir, _measure, _table, seeds=2)
 
 
 def _measure(run: Run) -> dict[str, Any]:

@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from furs_jax.bench.retrain import retrain
+from furs_jax.bench.retrain import check_sites, retrain, run_from_scratch
 from furs_jax.errors import ConfigError
-from furs_jax.jobs.harness import run_in_folder
 from furs_jax.methods._whole_vectors import score, space_of
 from furs_jax.options.schema import Options, Recipe
 from furs_jax.run.context import Run
@@ -40,12 +39,7 @@ def bench(options: Options, workdir: str) -> None:
       ConfigError: fewer than two seeds or epochs, weights are given, or the network has one site.
       WorkdirError: the folder holds another run.
     """
-    if options.final.seeds < 2:
-        raise ConfigError("noise shows between seeds only; give final.seeds of at least 2")
-    if options.init_from:
-        raise ConfigError("trainings are ranked from scratch; leave out init_from")
-    # A search in the same folder would be another run.
-    run_in_folder(dataclasses.replace(options, mode="ranking"), workdir, _measure, _table)
+    run_from_scratch("ranking", options, workdir, _measure, _table, seeds=2)
 
 
 def recipes(options: Options) -> list[Recipe]:
@@ -64,8 +58,7 @@ def recipes(options: Options) -> list[Recipe]:
 
 def _measure(run: Run) -> dict[str, Any]:
     net, options = run.task.net, run.options
-    if len(net.channels) < 2:
-        raise ConfigError(f"{net.name} has one site only: there is no other to compare it with")
+    check_sites(run)
     planned = recipes(options)
     if len(planned) < 2:
         raise ConfigError("give final.train.epochs of at least 2: nothing is shorter than one")

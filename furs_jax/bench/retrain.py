@@ -1,14 +1,50 @@
 """Trainings of changed networks, for benchmarks that learn from their search loss."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
 
+from furs_jax.errors import ConfigError
+from furs_jax.jobs.harness import run_in_folder
 from furs_jax.machine.programs import release_programs
+from furs_jax.options.schema import Options
 from furs_jax.run.context import Run, derived_seed
 from furs_jax.run.journal import Journal
 from furs_jax.training.evaluate import Evaluator
 from furs_jax.training.recipe import Recipe
 from furs_jax.training.train import train
 from furs_jax.training.trainer import make_trainer
+
+
+def run_from_scratch(
+    mode: str,
+    options: Options,
+    workdir: str,
+    measure: Callable[[Run], dict[str, Any]],
+    table: Callable[[dict[str, Any]], str],
+    seeds: int = 1,
+) -> None:
+    """Does a benchmark of trainings in a run's folder, as `run_in_folder`.
+
+    Args:
+      mode: the benchmark's; a search in the same folder would be another run.
+      seeds: that it needs at least.
+
+    Raises:
+      ConfigError: fewer seeds, or weights are given.
+    """
+    if options.final.seeds < seeds:
+        raise ConfigError(f"noise shows between seeds only; give final.seeds of at least {seeds}")
+    if options.init_from:
+        raise ConfigError(f"bench {mode} trains from scratch; leave out init_from")
+    run_in_folder(dataclasses.replace(options, mode=mode), workdir, measure, table)
+
+
+def check_sites(run: Run) -> None:
+    """Raises ConfigError of a network of one site."""
+    if len(run.task.net.channels) < 2:
+        name = run.task.net.name
+        raise ConfigError(f"{name} has one site only: there is no other to compare it with")
 
 
 def retrain(

@@ -5,7 +5,6 @@ trained anew, and the change of the search loss is divided by that of the MACs. 
 once (see `bench.screening`). For networks small enough for 2 to 4 L trainings a seed.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,10 +13,8 @@ from scipy import stats
 
 from furs_jax.bench import screening
 from furs_jax.bench.predictors import predictions
-from furs_jax.bench.retrain import retrain
+from furs_jax.bench.retrain import check_sites, retrain, run_from_scratch
 from furs_jax.costs.macs import Macs
-from furs_jax.errors import ConfigError
-from furs_jax.jobs.harness import run_in_folder
 from furs_jax.methods._following import step_widths
 from furs_jax.networks.network import Network
 from furs_jax.options.schema import Options
@@ -40,16 +37,12 @@ def bench(options: Options, workdir: str) -> None:
       ConfigError: weights are given, or the network has one site.
       WorkdirError: the folder holds another config's trainings, or a search.
     """
-    if options.init_from:
-        raise ConfigError("the truth is measured from scratch; leave out init_from")
-    # A search in the same folder would be another run.
-    run_in_folder(dataclasses.replace(options, mode="truth"), workdir, _measure, _table)
+    run_from_scratch("truth", options, workdir, _measure, _table)
 
 
 def _measure(run: Run) -> dict[str, Any]:
     net = run.task.net
-    if len(net.channels) < 2:
-        raise ConfigError(f"{net.name} has one site only: there is no other to compare it with")
+    check_sites(run)
     initial = step_widths(run)
     net = net.of(run.start)  # where channels are given
     run = run._replace(task=run.task._replace(net=net))
